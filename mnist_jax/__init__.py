@@ -1,0 +1,1 @@
+"""A training-to-release pipeline for small image classifiers in JAX."""
