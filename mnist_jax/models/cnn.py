@@ -1,0 +1,55 @@
+"""`mnist_cnn_v1`: the two-convolution network of the PyTorch MNIST example."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mnist_jax.models.max_pool import max_pool_2x2
+
+
+class CNN(nnx.Module):
+    """conv 3x3x32, conv 3x3x64, max-pool 2, dense 128, dense classes; 1,199,882 parameters for ten.
+
+    Source: github.com/pytorch/examples, mnist/main.py. The dense layer reads its input channel by
+    channel, as there, so that the exported graph, which ONNX wants channels-first, needs no
+    transposition.
+    """
+
+    criteria = ("nll", "mse")
+
+    def __init__(
+        self, *, num_classes: int, image_mean: float, image_std: float, rngs: nnx.Rngs
+    ) -> None:
+        self.image_mean = nnx.Variable(jnp.float32(image_mean))
+        self.image_std = nnx.Variable(jnp.float32(image_std))
+        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", rngs=rngs)
+        self.dropout1 = nnx.Dropout(0.25)
+        self.dense1 = nnx.Linear(64 * 12 * 12, 128, rngs=rngs)
+        self.dropout2 = nnx.Dropout(0.5)
+        self.dense2 = nnx.Linear(128, num_classes, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch 28 28 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; drops activations only where `rngs` brings a stream named `dropout`."""
+        x = (images - self.image_mean[...]) / self.image_std[...]
+        x = nnx.relu(self.conv1(x))  # (batch, 26, 26, 32)
+        x = nnx.relu(self.conv2(x))  # (batch, 24, 24, 64)
+        x = max_pool_2x2(x)  # (batch, 12, 12, 64)
+        if rngs is not None:
+            x = self.dropout1(x, rngs=rngs)
+        x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)  # (batch, 64 * 12 * 12)
+        x = nnx.relu(self.dense1(x))
+        if rngs is not None:
+            x = self.dropout2(x, rngs=rngs)
+        return self.dense2(x)
+
+    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+        """Turns logits into the probability of each class; a row sums to one."""
+        return jax.nn.softmax(outputs)
+
+    def scores(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch classes"]:
+        """Returns the probability of each class: what is exported."""
+        return self.scores_of(self(images))

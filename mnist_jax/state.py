@@ -1,0 +1,41 @@
+"""What training changes, and the one place where a network is taken apart into arrays."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step reads and writes; a pytree."""
+
+    step: Int[Array, ""]
+    params: Any
+    model_state: Any  # what a network keeps besides: normalisation, running statistics
+    opt_state: Any
+
+
+def take_apart(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Splits a network into its structure (static), its parameters and its other state (arrays)."""
+    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
+
+
+def rebuild(graphdef: Any, params: Any, model_state: Any) -> nnx.Module:
+    """Puts a network together again."""
+    return nnx.merge(graphdef, params, model_state)
+
+
+def first_state(
+    params: Any, model_state: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Returns the state before the first step."""
+    return TrainState(jnp.int32(0), params, model_state, optimizer.init(params))
+
+
+def num_parameters(params: Any) -> int:
+    """Counts the trainable numbers."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
