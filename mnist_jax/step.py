@@ -1,0 +1,141 @@
+"""The training step, and many of them on the device without the host in the way."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from mnist_jax import state as state_module
+from mnist_jax.augment import shift_and_rotate
+from mnist_jax.state import TrainState
+
+
+class Streams(NamedTuple):
+    """The root keys of a run's random streams; a step folds its number in."""
+
+    init: PRNGKeyArray
+    shuffle: PRNGKeyArray
+    augment: PRNGKeyArray
+    dropout: PRNGKeyArray
+
+
+def make_streams(seed: int) -> Streams:
+    """Derives every stream of a run from its one seed."""
+    root = jax.random.key(seed)
+    return Streams(*(jax.random.fold_in(root, index) for index in range(len(Streams._fields))))
+
+
+class Progress(NamedTuple):
+    """What a stretch of steps adds up to; lives on the device."""
+
+    loss_sum: Float[Array, ""]
+    num_correct: Int[Array, ""]
+    num_seen: Int[Array, ""]
+    grad_norm: Float[Array, ""]  # of the last step, as are the next two
+    param_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    first_bad_loss: Int[Array, ""]  # the first step (from 1) whose loss was not finite; 0: none
+    first_bad_gradient: Int[Array, ""]
+
+
+def no_progress() -> Progress:
+    """Returns the progress before the first step."""
+    zero, none = jnp.float32(0), jnp.int32(0)
+    return Progress(zero, none, none, zero, zero, zero, none, none)
+
+
+def images_to_float(images: UInt8[Array, "batch 28 28"]) -> Float[Array, "batch 28 28 1"]:
+    """Turns stored grey levels into what networks take: 0..1, with a channel axis."""
+    return images[..., None].astype(jnp.float32) / 255
+
+
+def make_train_steps(
+    graphdef: Any,
+    optimizer: optax.GradientTransformation,
+    criterion: Callable[[Array, Array], Array],
+    streams: Streams,
+    *,
+    batch_size: int,
+    augment_shift_px: int,
+    augment_rotation_degrees: float,
+) -> Callable[..., tuple[TrainState, Progress]]:
+    """Builds `train_steps(state, progress, images, labels, order, first_batch, num_batches)`.
+
+    It takes `num_batches` optimizer steps over `order`, a permutation of the examples, beginning
+    with batch number `first_batch`, and returns the new state and progress; the state is donated.
+    Images (uint8, `[n, 28, 28]`), labels and order stay on the device throughout.
+    """
+
+    def loss_fn(params, model_state, step, images, labels):
+        images = images_to_float(images)
+        if augment_shift_px or augment_rotation_degrees:
+            key = jax.random.fold_in(streams.augment, step)
+            images = shift_and_rotate(key, images, augment_shift_px, augment_rotation_degrees)
+        model = state_module.rebuild(graphdef, params, model_state)
+        outputs = model(images, rngs=nnx.Rngs(dropout=jax.random.fold_in(streams.dropout, step)))
+        losses = criterion(outputs, labels)
+        num_correct = (model.scores_of(outputs).argmax(axis=-1) == labels).sum()
+        _, _, model_state = state_module.take_apart(model)  # a call may have changed it
+        return losses.mean(), (losses.sum(), num_correct, model_state)
+
+    def one_step(state, progress, images, labels, order, batch_number):
+        chosen = jax.lax.dynamic_slice(order, (batch_number * batch_size,), (batch_size,))
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (loss_sum, num_correct, model_state)), gradients = value_and_grad(
+            state.params, state.model_state, state.step, images[chosen], labels[chosen]
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        grad_norm = optax.tree.norm(gradients)
+        progress = Progress(
+            progress.loss_sum + loss_sum,
+            progress.num_correct + num_correct,
+            progress.num_seen + batch_size,
+            grad_norm,
+            optax.tree.norm(params),
+            optax.tree.norm(updates),
+            _first(progress.first_bad_loss, ~jnp.isfinite(loss), step),
+            _first(progress.first_bad_gradient, ~jnp.isfinite(grad_norm), step),
+        )
+        return TrainState(step, params, model_state, opt_state), progress
+
+    if jax.default_backend() == "cpu":
+        # XLA's CPU backend compiles convolution gradients inside a loop to unoptimised code
+        # (openxla/xla conv_canonicalization.cc visits the entry computation alone), so the loop is
+        # Python's: it only dispatches, the data stays where it is.
+        jitted = jax.jit(one_step, donate_argnums=0)
+
+        def train_steps(state, progress, images, labels, order, first_batch, num_batches):
+            for batch_number in range(first_batch, first_batch + num_batches):
+                state, progress = jitted(state, progress, images, labels, order, batch_number)
+            return state, progress
+
+        return train_steps
+
+    @partial(jax.jit, donate_argnums=0, static_argnames="num_batches")
+    def train_steps_in_one_dispatch(
+        state, progress, images, labels, order, first_batch, num_batches
+    ):
+        def body(index, carry):
+            return one_step(*carry, images, labels, order, first_batch + index)
+
+        return jax.lax.fori_loop(0, num_batches, body, (state, progress))
+
+    return train_steps_in_one_dispatch
+
+
+def _first(earlier: Array, is_bad: Array, step: Array) -> Array:
+    """Keeps the first bad step's number."""
+    return jnp.where((earlier == 0) & is_bad, step, earlier)
+
+
+@partial(jax.jit, static_argnames="num_examples")
+def shuffled(key: PRNGKeyArray, epoch: int, num_examples: int) -> Int[Array, " num_examples"]:
+    """Returns the order of the examples in an epoch: a permutation of 0..num_examples-1."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
