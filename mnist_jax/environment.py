@@ -1,0 +1,59 @@
+"""What a run stood on: versions, machine, source."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = (
+    *("mnist-jax", "jax", "jaxlib", "flax", "optax", "numpy"),
+    *("orbax-checkpoint", "jax2onnx", "onnx", "onnxruntime", "tensorflow-datasets"),
+)
+
+
+def describe() -> dict[str, Any]:
+    """Returns the environment as it goes into `config.json`."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device_kind": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
+        "cpu": cpu_name(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "git_commit": commit,
+        "git_clean": None if commit is None else _git("status", "--porcelain") == "",
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that can change a result."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def cpu_name() -> str:
+    """Returns the processor's name as the kernel gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    """Asks git about the source this package was loaded from; None where it is no checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
