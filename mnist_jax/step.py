@@ -136,6 +136,6 @@ def _first(earlier: Array, is_bad: Array, step: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames="num_examples")
-def shuffled(key: PRNGKeyArray, epoch: int, num_examples: int) -> Int[Array, " num_examples"]:
+def shuffled(key: PRNGKeyArray, epoch: int | Array, num_examples: int) -> Int[Array, " num_examples"]:
     """Returns the order of the examples in an epoch: a permutation of 0..num_examples-1."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)

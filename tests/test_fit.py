@@ -1,0 +1,148 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from mnist_jax import fit as fit_module
+from mnist_jax import state as state_module
+from mnist_jax.checkpoint import TrainingCheckpoints, load_released, save_released
+from mnist_jax.data import Split
+from mnist_jax.errors import UserError
+from mnist_jax.evaluate import make_predict
+from mnist_jax.losses import nll
+from mnist_jax.models import MODELS
+from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.step import make_streams, make_train_steps
+
+
+def stripes(num_images, seed):
+    """Ten classes that a network tells apart in a few steps: a bright row each, on noise."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 10, num_images, dtype=np.uint8)
+    images = random.integers(0, 60, (num_images, 28, 28), dtype=np.uint8)
+    images[np.arange(num_images), 2 * labels + 4] = 255
+    return Split(images, labels)
+
+
+TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
+
+
+def run(folder, epochs, learning_rate=0.001):
+    streams = make_streams(0)
+    model = MODELS["mnist_cnn_v1"](
+        num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
+    )
+    graphdef, params, model_state = state_module.take_apart(model)
+    schedule = make_schedule("constant", learning_rate, 1)
+    optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
+    steps = make_train_steps(
+        graphdef,
+        optimizer,
+        nll,
+        streams,
+        batch_size=16,
+        augment_shift_px=1,
+        augment_rotation_degrees=3.0,
+    )
+    with TrainingCheckpoints(folder / "training") as checkpoints:
+        return fit_module.fit(
+            state_module.first_state(params, model_state, optimizer),
+            steps,
+            make_predict(graphdef, nll),
+            schedule,
+            streams.shuffle,
+            TRAIN,
+            VALIDATION,
+            epochs=epochs,
+            batch_size=16,
+            checkpoints=checkpoints,
+            tensorboard_dir=folder / "tensorboard",
+            console=Console(quiet=True),
+        )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return run(folder, 3), folder
+
+
+def without_times(history):
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "images_per_s")}
+        for row in history["epochs"]
+    ]
+
+
+def test_it_learns_and_writes_down_how(uninterrupted):
+    fitted, folder = uninterrupted
+    rows = fitted.history["epochs"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["validation_accuracy"] > 0.5
+    assert all(row["images_per_s"] > 0 for row in rows)
+    assert rows[0]["learning_rate"] == pytest.approx(0.001)
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted, tmp_path):
+    whole, _ = uninterrupted
+    run(tmp_path, 1)
+    resumed = run(tmp_path, 3)
+    assert without_times(resumed.history) == without_times(whole.history)
+    for one, other in zip(jax.tree.leaves(whole[:2]), jax.tree.leaves(resumed[:2]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_kept_weights_are_the_best_epochs(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    rows, best = fitted.history["epochs"], fitted.history["best_epoch"]
+    top = max(row["validation_accuracy"] for row in rows)
+    assert rows[best - 1]["validation_accuracy"] == top
+    up_to_best = run(tmp_path, best)
+    for one, other in zip(
+        jax.tree.leaves(fitted[:2]), jax.tree.leaves(up_to_best[:2]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [([0.1, 0.9, 0.8], [1, 1, 1], 2), ([0.9, 0.9], [1, 0.5], 2), ([0.9, 0.9], [1, 1], 1)],
+)
+def test_the_best_epoch_is_by_accuracy_then_loss_then_age(accuracies, losses, best):
+    rows = [
+        {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
+        for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), start=1)
+    ]
+    assert fit_module._best_epoch({"epochs": rows}) == best
+
+
+def test_a_run_that_diverges_stops_and_names_the_step(tmp_path):
+    with pytest.raises(UserError, match=r"of step \d+ is not finite.*--learning-rate"):
+        run(tmp_path, 2, learning_rate=1e30)
+
+
+def test_released_weights_come_back_bit_for_bit(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    save_released(tmp_path, fitted.params, fitted.model_state)
+    params, model_state = load_released(tmp_path, fitted.params, fitted.model_state)
+    for one, other in zip(
+        jax.tree.leaves((params, model_state)), jax.tree.leaves(fitted[:2]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_missing_a_damaged_and_a_foreign_checkpoint_are_refused(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    with pytest.raises(UserError, match="does not exist; name the folder of a finished run"):
+        load_released(tmp_path, fitted.params, fitted.model_state)
+    save_released(tmp_path, fitted.params, fitted.model_state)
+    with pytest.raises(UserError, match="damaged or of another model"):
+        load_released(tmp_path, {"other": fitted.params["dense1"]}, fitted.model_state)
+    for part in (tmp_path / "models" / "checkpoint").rglob("*"):
+        if part.is_file() and part.parent.name == "d":
+            part.write_bytes(part.read_bytes()[:-40])
+    with pytest.raises(UserError, match="cannot be restored"):
+        load_released(tmp_path, fitted.params, fitted.model_state)
