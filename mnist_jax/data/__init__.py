@@ -1,0 +1,97 @@
+"""Data sets by id: prepared once, kept as arrays, read in a moment."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from mnist_jax.data import arrays
+from mnist_jax.data.arrays import Split
+from mnist_jax.data.published import PUBLISHED, VERSION
+from mnist_jax.errors import UserError
+
+__all__ = ["DATASET_IDS", "Dataset", "Split", "prepare", "read"]
+
+DATASET_IDS = tuple(PUBLISHED)
+
+
+class Dataset(NamedTuple):
+    """A data set that lies prepared on disk."""
+
+    dataset_id: str
+    title: str
+    source: str
+    license: str
+    citation: str
+    class_names: tuple[str, ...]
+    folder: Path  # where the decoded arrays are
+    data_hash: str  # SHA-256, in hex, over all arrays
+    num_train: int
+    num_validation: int
+    num_test: int
+    image_mean: float  # of the train split's pixels, 0 to 1
+    image_std: float
+
+
+def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset:
+    """Makes sure that a data set lies whole on disk, and says what it is.
+
+    Args:
+        dataset_id: one of `DATASET_IDS`.
+        data_dir: where prepared data is kept; nothing is written if it is there already.
+        manual_dir: a folder with the raw published files, `mnist/*.gz` and so on, to prepare the
+            data from; None: download them. Not needed for `digits_v1`.
+
+    Raises:
+        UserError: an unknown id, a file that is missing or wrong, a folder that cannot be written,
+            no network. Nothing half-prepared stays behind.
+    """
+    if dataset_id not in PUBLISHED:
+        known = ", ".join(DATASET_IDS)
+        raise UserError(f"dataset_id {dataset_id!r} is not known; choose one of {known}")
+    if manual_dir is not None and not os.path.isdir(manual_dir):
+        raise UserError(f"manual_dir {manual_dir} is not a folder; name one that is there")
+    published = PUBLISHED[dataset_id]
+    folder = Path(dataset_id, VERSION, "arrays")
+    if not os.path.isdir(data_dir / folder):
+        # Imported here: with the arrays in place neither library is ever loaded.
+        if published.raw_name is None:
+            from mnist_jax.data import digits
+
+            splits = digits.load(published.num_test)
+        else:
+            from mnist_jax.data import records
+
+            splits = records.load(dataset_id, published, data_dir, manual_dir)
+        train, validation = arrays.split_off(splits["train"], published.num_validation)
+        with arrays.appears_whole(data_dir, folder) as staging:
+            made = {"train": train, "validation": validation, "test": splits["test"]}
+            arrays.write(staging / folder, made)
+    checked = {split: arrays.read(data_dir / folder, split) for split in arrays.SPLITS}
+    image_mean, image_std = arrays.mean_and_std(checked["train"].images)
+    return Dataset(
+        dataset_id=dataset_id,
+        title=published.title,
+        source=published.source,
+        license=published.license,
+        citation=published.citation,
+        class_names=published.class_names,
+        folder=data_dir / folder,
+        data_hash=arrays.data_hash(data_dir / folder),
+        num_train=len(checked["train"].labels),
+        num_validation=len(checked["validation"].labels),
+        num_test=len(checked["test"].labels),
+        image_mean=image_mean,
+        image_std=image_std,
+    )
+
+
+def read(dataset: Dataset, split: str) -> Split:
+    """Reads `train`, `validation` or `test`, each a pair of files of its own.
+
+    Returns:
+        Images, uint8 `[n, 28, 28]`, 0 to 255, white on black, and labels, uint8 `[n]`.
+
+    Raises:
+        UserError: a file is missing, truncated or changed since it was prepared.
+    """
+    return arrays.read(dataset.folder, split)

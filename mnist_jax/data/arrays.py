@@ -1,0 +1,156 @@
+"""Decoded splits on disk: one file an array, an index with the sum of each, all or nothing."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mnist_jax import files
+from mnist_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Split(NamedTuple):
+    """Images, white on black, and the class of each."""
+
+    images: UInt8[np.ndarray, "num_images 28 28"]
+    labels: UInt8[np.ndarray, " num_images"]
+
+
+def split_off(split: Split, size: int) -> tuple[Split, Split]:
+    """Takes a fixed random slice of `size` images that holds every class in its share.
+
+    Sorted by class, and at random within a class, every n/size-th image is taken. The random
+    numbers are a bit generator's own output, which NumPy promises never to change.
+
+    Returns:
+        The rest and the slice, both in the order in which the images came.
+    """
+    num_images = len(split.labels)
+    random_keys = np.random.PCG64(0).random_raw(num_images)
+    by_class = np.lexsort((random_keys, split.labels))
+    taken = np.zeros(num_images, bool)
+    taken[by_class[np.arange(size) * num_images // size]] = True
+    return Split(*(array[~taken] for array in split)), Split(*(array[taken] for array in split))
+
+
+@contextlib.contextmanager
+def appears_whole(data_dir: Path, folder: Path) -> Iterator[Path]:
+    """Lends an empty folder in `data_dir`; what is made there at `folder` is renamed into place.
+
+    If the body fails nothing stays. If another process has put `folder` there meanwhile, it stays
+    and ours is dropped: both are the same data.
+
+    Args:
+        data_dir: made if it is not there.
+        folder: where the result belongs, relative to `data_dir` and to the folder lent.
+
+    Raises:
+        UserError: a folder cannot be written or the disk is full.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".preparing_", dir=data_dir) as staging:
+            yield Path(staging)
+            (data_dir / folder).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(Path(staging) / folder, data_dir / folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write the data to {data_dir}: {error.strerror or error}; "
+            "name a folder that you can write, with free space, with --data-dir"
+        ) from error
+
+
+def write(folder: Path, splits: dict[str, Split]) -> None:
+    """Writes every array of every split, and an index of them, to a folder that it makes."""
+    folder.mkdir(parents=True)
+    index = {}
+    for split in SPLITS:
+        for kind, array in splits[split]._asdict().items():
+            path = folder / f"{split}_{kind}.npy"
+            np.save(path, array)
+            contents = path.read_bytes()
+            index[path.name] = {"size_bytes": len(contents), "sha256": _sha256(contents)}
+    files.write_json(folder / "index.json", {"files": index, "data_hash": _hash_index(index)})
+
+
+def data_hash(folder: Path) -> str:
+    """Returns SHA-256, in hex, over the names and sums of all files.
+
+    Raises:
+        UserError: the index is missing or damaged.
+    """
+    return _read_index(folder)["data_hash"]
+
+
+def read(folder: Path, split: str) -> Split:
+    """Reads one split and checks it against the index.
+
+    Raises:
+        UserError: a file is missing, truncated or not what was written.
+    """
+    index = _read_index(folder)["files"]
+    return Split(*(_read_array(folder / f"{split}_{kind}.npy", index) for kind in Split._fields))
+
+
+def mean_and_std(images: UInt8[np.ndarray, "num_images 28 28"]) -> tuple[float, float]:
+    """Returns mean and standard deviation of all pixels / 255, from sums of whole numbers."""
+    num_pixels = images.size
+    total = int(images.sum(dtype=np.int64))
+    squares = int(np.einsum("nyx,nyx->", images, images, dtype=np.int64))
+    variance = (num_pixels * squares - total**2) / num_pixels**2
+    return total / num_pixels / 255, math.sqrt(variance) / 255
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    try:
+        index = files.read_json(path)
+        is_whole = index["data_hash"] == _hash_index(index["files"])
+    except (UserError, KeyError, TypeError) as error:
+        raise _changed(path) from error
+    if not is_whole:
+        raise _changed(path)
+    return index
+
+
+def _hash_index(index: dict[str, Any]) -> str:
+    return _sha256(json.dumps(index, sort_keys=True).encode())
+
+
+def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
+    expected = index[path.name]
+    try:
+        is_whole = path.stat().st_size == expected["size_bytes"]
+        contents = path.read_bytes() if is_whole else b""
+    except OSError as error:
+        raise _changed(path) from error
+    if _sha256(contents) != expected["sha256"]:
+        raise _changed(path)
+    return np.load(io.BytesIO(contents), allow_pickle=False)
+
+
+def _sha256(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()
+
+
+def _changed(path: Path) -> UserError:
+    return UserError(
+        f"{path} is missing, truncated or changed since it was prepared; "
+        f"delete the folder {path.parent} and run again, which makes it anew"
+    )
