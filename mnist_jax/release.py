@@ -1,0 +1,225 @@
+"""The release criteria against the measurements, and the verdict."""
+
+import json
+import math
+import operator
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from scipy.stats import binomtest
+
+COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operator.eq}
+BYTES_PER_MB = 1_000_000
+# From this many test images on, a score without one error is more likely a leak than a feat.
+NUM_EXAMPLES_TO_DOUBT_PERFECTION = 1000
+
+
+def judge(
+    config: Mapping[str, Any], run: dict, metrics: dict, training: dict, verification: dict | None
+) -> dict[str, Any]:
+    """Compares each measurement with its criterion; what is missing or absurd never passes.
+
+    The point estimate is what is compared; the interval beside it says how sure it is.
+
+    Args:
+        config: holds min_test_accuracy and min_per_class_accuracy (0 to 1), max_model_size_mb
+            (MB of 10^6 bytes), max_inference_time_ms and skip_export.
+        run: config.json whole.
+        metrics: metrics.json whole; accuracies are computed again from its counts.
+        training: best_epoch, num_epochs, seconds and images_per_s.
+        verification: verification.json whole, or None where nothing was exported.
+
+    Returns:
+        release.json: verdict ("released" or "refused"), reasons, criteria, and the inputs other
+        than `config`, unchanged. "released" if and only if every criterion passed.
+    """
+    inputs = {"run": run, "metrics": metrics, "training": training, "verification": verification}
+    problems = _contradictions(inputs)
+    failures = _verification_failures(config, metrics, verification)
+    criteria = [
+        *_accuracy_rows(config, metrics),
+        _row("metrics_consistent", not problems, "==", True, detail="\n".join(problems)),
+        _row("verified", not failures, "==", True, detail="\n".join(failures)),
+        _size_row(config, verification),
+        _latency_row(config, verification),
+    ]
+    reasons = [line for row in criteria if not row["passed"] for line in _reasons(row)]
+    verdict = "released" if all(row["passed"] for row in criteria) else "refused"
+    return {"verdict": verdict, "reasons": reasons, "criteria": criteria, **inputs}
+
+
+def wilson(num_correct: int, num_examples: int) -> list[float]:
+    """The Wilson 95 % interval of a proportion, as [low, high] within 0 to 1."""
+    interval = binomtest(num_correct, num_examples).proportion_ci(method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def show(value: float | int | None, unit: str = "") -> str:
+    """A measurement for people; six digits, so that 0.96996 never looks like 0.97."""
+    if value is None:
+        return "not measured"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g} {unit}".rstrip()
+
+
+def table(release: dict) -> Group:
+    """The criteria for a terminal of 80 columns: failures first, then remarks, the verdict last."""
+    criteria = sorted(release["criteria"], key=lambda row: row["passed"])
+    grid = Table(
+        *("", "criterion", "measured", "rule", "n", "95 % interval"), box=None, padding=(0, 1, 0, 0)
+    )
+    for row in criteria:
+        interval = row["interval_95"]
+        cells = (
+            "pass" if row["passed"] else "FAIL",
+            row["name"],
+            show(row["measured"], row["unit"]),
+            f"{row['rule']} {show(row['threshold'], row['unit'])}",
+            "" if row["n"] is None else str(row["n"]),
+            "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
+        )
+        grid.add_row(*cells, style="" if row["passed"] else "red")
+    # Text, not str: a class name in brackets must not be read as rich's markup.
+    remarks = [row for row in criteria if row["passed"] and row["detail"]]
+    lines = [Text(f"- {reason}", style="red") for reason in release["reasons"]]
+    lines += [Text(f"- {row['name']}: {row['detail']}", style="dim") for row in remarks]
+    if num_failed := sum(not row["passed"] for row in criteria):
+        verdict = f"REFUSED: {num_failed} of {len(criteria)} criteria failed"
+    else:
+        verdict = f"RELEASED: all {len(criteria)} criteria passed"
+    return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
+
+
+def _row(name: str, measured: Any, rule: str, threshold: Any, **rest: Any) -> dict[str, Any]:
+    """One criterion; what was not measured fails, as NaN does: it compares false with all."""
+    row = {"name": name, "measured": measured, "rule": rule, "threshold": threshold}
+    row |= {"unit": "", "n": None, "interval_95": None, "detail": ""} | rest
+    row["passed"] = measured is not None and COMPARE[rule](measured, threshold)
+    interval = row["interval_95"]
+    if interval and rule == ">=" and interval[0] <= threshold <= interval[1]:
+        doubt = f"the threshold lies inside the 95 % interval: n = {row['n']} is too few to be sure"
+        row["detail"] = f"{row['detail']}; {doubt}" if row["detail"] else doubt
+    return row
+
+
+def _reasons(row: dict[str, Any]) -> list[str]:
+    """Why a criterion refused, and by how much; one line each."""
+    name, measured, threshold, unit, detail = (
+        row[key] for key in ("name", "measured", "threshold", "unit", "detail")
+    )
+    if isinstance(measured, bool):
+        return [f"{name}: {line}" for line in detail.split("\n")]
+    if measured is None:
+        return [f"{name} was not measured: {detail}"]
+    side = {">=": "below", "<=": "above", "<": "not below"}[row["rule"]]
+    line = f"{name} {show(measured, unit)} is {side} {show(threshold, unit)}"
+    if measured != threshold:
+        line += f" by {abs(measured - threshold):.3g} {unit}".rstrip()
+    return [f"{line}; {detail}" if detail else line]
+
+
+def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, Any]]:
+    """The criteria on the whole test set and on the worst class."""
+    whole = _proportion(metrics)
+    threshold = config["min_test_accuracy"]
+    rows = [_row("test_accuracy", rule=">=", threshold=threshold, **whole)]
+    if whole["n"] is None or whole["n"] >= NUM_EXAMPLES_TO_DOUBT_PERFECTION:
+        doubt = "without one error, look for test images among the training images"
+        whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
+        rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))
+    classes = [(_proportion(row), row.get("class_name")) for row in metrics.get("per_class", [])]
+    # A class that cannot be measured, having no examples say, is worse than any that can.
+    worst, name = min(
+        classes or [(_proportion({}), None)],
+        key=lambda pair: -1 if pair[0]["measured"] is None else pair[0]["measured"],
+    )
+    worst["detail"] = f"worst class: {name}"
+    threshold = config["min_per_class_accuracy"]
+    return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
+
+
+def _proportion(counts: dict) -> dict[str, Any]:
+    """num_correct of num_examples as a row's measured (0 to 1), n, interval_95 and detail."""
+    num_correct, n = counts.get("num_correct"), counts.get("num_examples")
+    if type(num_correct) is not int or type(n) is not int or n == 0 or not 0 <= num_correct <= n:
+        absurd = f"num_correct {num_correct} of num_examples {n} is no proportion"
+        return {"measured": None, "n": None, "interval_95": None, "detail": absurd}
+    interval = wilson(num_correct, n)
+    return {"measured": num_correct / n, "n": n, "interval_95": interval, "detail": ""}
+
+
+def _size_row(config: Mapping[str, Any], verification: dict | None) -> dict[str, Any]:
+    """The ONNX file's size on disk."""
+    size_mb, detail = None, "there is no ONNX file"
+    with suppress(KeyError, TypeError):
+        size_bytes = (verification or {})["files"]["onnx"]["size_bytes"]
+        detail = f"{size_bytes} bytes; 1 MB is 10^6 bytes"
+        size_mb = size_bytes / BYTES_PER_MB if size_bytes > 0 else None
+    threshold = config["max_model_size_mb"]
+    return _row("model_size_mb", size_mb, "<=", threshold, unit="MB", detail=detail)
+
+
+def _latency_row(config: Mapping[str, Any], verification: dict | None) -> dict[str, Any]:
+    """The ONNX file's latency: the 90th percentile of single images on one thread."""
+    p90_ms, detail = None, "no ONNX file was timed"
+    with suppress(KeyError, TypeError):
+        timed = (verification or {})["latency"]
+        detail = f"p90 of {timed['num_runs']} runs, batch {timed['batch_size']}, {timed['cpu']}"
+        if timed["stable"] is not True:
+            detail += "; the timing did not settle, measure again on a quiet machine"
+        if 0 < timed["p50_ms"] <= timed["p90_ms"] <= timed["p99_ms"] < math.inf:
+            p90_ms = timed["p90_ms"]
+    threshold = config["max_inference_time_ms"]
+    return _row("inference_time_ms", p90_ms, "<=", threshold, unit="ms", detail=detail)
+
+
+def _verification_failures(
+    config: Mapping[str, Any], metrics: dict, verification: dict | None
+) -> list[str]:
+    """Why the files on disk are not proven, one line each; empty if they are."""
+    if config["skip_export"] or verification is None:
+        return ["export was skipped, and a run without export is never a release"]
+    try:
+        accuracy, checks = verification["accuracy"], verification["checks"]
+        in_file = (accuracy["num_correct_onnx"], accuracy["num_examples"])
+        tested = (metrics.get("num_correct"), metrics.get("num_examples"))
+        if verification["failures"]:
+            return [" ".join(line.split()) for line in verification["failures"]]
+        all_passed = all(row["passed"] is True for row in [verification, *checks])
+        if not checks or not all_passed:
+            return ["verification.json does not say that checks were made and all passed"]
+        if in_file != tested:
+            return [f"the file has {in_file} images right and in all, metrics.json {tested}"]
+    except (KeyError, TypeError) as error:
+        return [f"verification.json is incomplete: {error!r}"]
+    return []
+
+
+def _contradictions(inputs: dict) -> list[str]:
+    """What the measurements say that cannot be true of one test set, one line each."""
+    try:
+        json.dumps(inputs, allow_nan=False)
+        metrics, classes = inputs["metrics"], inputs["metrics"]["per_class"]
+        n, num_correct = metrics["num_examples"], metrics["num_correct"]
+        counts = [(row["num_examples"], row["num_correct"]) for row in classes]
+        diagonal = [(sum(row), row[i]) for i, row in enumerate(metrics["confusion_matrix"])]
+        totals = [sum(column) for column in zip(*counts, strict=True)]
+        names = [row["class_name"] for row in classes]
+        gap = abs(metrics["accuracy"] - num_correct / n)
+        claims = {
+            "the split is not test": metrics["split"] == "test",
+            "accuracy is not num_correct / num_examples": gap < 1e-6,
+            "per_class does not add up to the test set": totals == [n, num_correct],
+            "confusion_matrix and per_class differ": diagonal == counts,
+            "class_names and per_class differ": names == metrics["class_names"],
+            "loss is negative": metrics["loss"] >= 0,
+            "calibration error out of 0 to 1": 0 <= metrics["expected_calibration_error"] <= 1,
+        }
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+        return [f"a number is missing or not finite: {error!r}"]
+    return [line for line, holds in claims.items() if not holds]

@@ -1,0 +1,378 @@
+import copy
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mnist_jax import release
+
+CONFIG = {
+    "min_test_accuracy": 0.97,
+    "min_per_class_accuracy": 0.90,
+    "max_model_size_mb": 10.0,
+    "max_inference_time_ms": 50.0,
+    "skip_export": False,
+}
+MATRIX = [[975, 3, 2], [4, 1130, 1], [9, 11, 1012]]  # row: true class
+TRAINING = {"best_epoch": 4, "num_epochs": 5, "seconds": 60.5, "images_per_s": 4200.0}
+
+
+def make_metrics(matrix=MATRIX):
+    matrix = np.array(matrix)
+    correct, totals = matrix.diagonal(), matrix.sum(axis=1)
+    names = [f"class {i}" for i in range(len(matrix))]
+    return {
+        "split": "test",
+        "num_examples": int(totals.sum()),
+        "num_correct": int(correct.sum()),
+        "accuracy": float(correct.sum() / totals.sum()),
+        "loss": 0.03,
+        "expected_calibration_error": 0.004,
+        "class_names": names,
+        "per_class": [
+            {
+                "class_name": name,
+                "num_examples": int(n),
+                "num_correct": int(k),
+                "accuracy": k / max(n, 1),
+            }
+            for name, n, k in zip(names, totals, correct, strict=True)
+        ],
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def make_verification(metrics):
+    return {
+        "passed": True,
+        "failures": [],
+        "checks": [{"name": "onnx: checker", "passed": True, "detail": "full"}],
+        "files": {"onnx": {"path": "models/mnist_model.onnx", "size_bytes": 4_803_211}},
+        "parity": [{"max_abs_difference": 1e-7, "num_class_disagreements": 0}],
+        "accuracy": {
+            "num_correct_onnx": metrics["num_correct"],
+            "num_examples": metrics["num_examples"],
+        },
+        "latency": {
+            "batch_size": 1,
+            "p50_ms": 0.11,
+            "p90_ms": 0.12,
+            "p99_ms": 0.2,
+            "num_runs": 3000,
+            "stable": True,
+            "cpu": "a CPU",
+        },
+    }
+
+
+def judge(metrics=None, verification="as measured", **changes):
+    metrics = make_metrics() if metrics is None else metrics
+    if verification == "as measured":
+        verification = make_verification(metrics)
+    return release.judge(CONFIG | changes, {"config_hash": "ab"}, metrics, TRAINING, verification)
+
+
+def row_of(verdict, name):
+    return next(row for row in verdict["criteria"] if row["name"] == name)
+
+
+def printed(verdict):
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(release.table(verdict))
+    return capture.get().splitlines()
+
+
+def test_a_good_run_is_released_with_every_criterion_measured():
+    verdict = judge()
+    assert (verdict["verdict"], verdict["reasons"]) == ("released", [])
+    assert [row["name"] for row in verdict["criteria"]] == [
+        *("test_accuracy", "test_accuracy_not_perfect", "worst_class_accuracy"),
+        *("metrics_consistent", "verified", "model_size_mb", "inference_time_ms"),
+    ]
+    keys = {"name", "measured", "rule", "threshold", "unit", "n", "interval_95", "passed", "detail"}
+    assert all(row.keys() == keys and row["passed"] is True for row in verdict["criteria"])
+    accuracy = row_of(verdict, "test_accuracy")
+    assert accuracy["measured"] == 3117 / 3147
+    assert accuracy["n"] == 3147
+    assert accuracy["interval_95"][0] < accuracy["measured"] < accuracy["interval_95"][1]
+    assert row_of(verdict, "model_size_mb")["measured"] == pytest.approx(4.803211)
+    assert row_of(verdict, "inference_time_ms")["measured"] == 0.12
+
+
+def test_judging_changes_none_of_its_inputs_and_hands_them_on():
+    metrics = make_metrics()
+    verification = make_verification(metrics)
+    before = copy.deepcopy((metrics, verification))
+    verdict = judge(metrics, verification)
+    assert (metrics, verification) == before
+    assert verdict["metrics"] is metrics
+    assert verdict["verification"] is verification
+    assert verdict["training"] is TRAINING
+    assert verdict["run"] == {"config_hash": "ab"}
+    assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
+
+
+def test_the_worst_class_is_named_with_its_own_count():
+    row = row_of(judge(), "worst_class_accuracy")
+    assert row["detail"] == "worst class: class 2"
+    assert (row["measured"], row["n"]) == (1012 / 1032, 1032)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"min_test_accuracy": 0.9999}, "test_accuracy 0.990467 is below 0.9999 by 0.00943"),
+        (
+            {"min_per_class_accuracy": 0.99},
+            "worst_class_accuracy 0.98062 is below 0.99 by 0.00938; worst class: class 2",
+        ),
+        (
+            {"max_model_size_mb": 4.8},
+            "model_size_mb 4.80321 MB is above 4.8 MB by 0.00321 MB; 4803211 bytes; "
+            "1 MB is 10^6 bytes",
+        ),
+        (
+            {"max_inference_time_ms": 0.1},
+            "inference_time_ms 0.12 ms is above 0.1 ms by 0.02 ms; p90 of 3000 runs, batch 1, "
+            "a CPU",
+        ),
+    ],
+)
+def test_a_refusal_says_which_criterion_and_by_how_much(changes, reason):
+    verdict = judge(**changes)
+    assert verdict["verdict"] == "refused"
+    assert verdict["reasons"] == [reason]
+
+
+def test_a_threshold_is_met_exactly():
+    assert judge(min_test_accuracy=3117 / 3147, max_inference_time_ms=0.12)["verdict"] == "released"
+
+
+def test_a_threshold_within_the_interval_is_said_whatever_the_verdict():
+    for threshold, passed in ((0.989, True), (0.992, False)):
+        row = row_of(judge(min_test_accuracy=threshold), "test_accuracy")
+        assert row["passed"] is passed
+        doubt = "the threshold lies inside the 95 % interval: n = 3147 is too few to be sure"
+        assert row["detail"] == doubt
+
+
+@pytest.mark.parametrize(
+    ("matrix", "verdict"),
+    [
+        ([[500, 0], [0, 500]], "refused"),
+        ([[500, 0], [1, 499]], "released"),
+        ([[500, 0], [0, 499]], "released"),  # 999 images: a perfect score is believable
+    ],
+)
+def test_a_perfect_score_on_thousands_is_suspicious(matrix, verdict):
+    judged = judge(make_metrics(matrix))
+    assert judged["verdict"] == verdict
+    if verdict == "refused":
+        assert judged["reasons"] == [
+            "test_accuracy_not_perfect 1 is not below 1; without one error, look for test images "
+            "among the training images"
+        ]
+
+
+def test_a_run_without_export_is_never_a_release():
+    skipped = "verified: export was skipped, and a run without export is never a release"
+    verdict = judge(verification=None, skip_export=True)
+    assert verdict["verdict"] == "refused"
+    assert verdict["reasons"] == [
+        skipped,
+        "model_size_mb was not measured: there is no ONNX file",
+        "inference_time_ms was not measured: no ONNX file was timed",
+    ]
+    assert judge(verification=None)["reasons"][0] == skipped
+    # What an earlier export left behind does not count.
+    assert judge(skip_export=True)["reasons"] == [skipped]
+
+
+@pytest.mark.parametrize(
+    ("change", "patterns"),
+    [
+        ({"passed": False, "failures": ["a", "b"]}, ["verified: a", "verified: b"]),
+        ({"failures": [""]}, ["verified: "]),
+        ({"passed": False}, ["verified: .* does not say that checks were made and all passed"]),
+        ({"passed": "yes"}, ["verified: .* does not say"]),
+        ({"checks": []}, ["verified: .* does not say"]),
+        ({"checks": [{"name": "x", "passed": False}]}, ["verified: .* does not say"]),
+        (
+            {"accuracy": {"num_correct_onnx": 3116, "num_examples": 3147}},
+            [r"verified: the file has \(3116, 3147\) .* metrics.json \(3117, 3147\)"],
+        ),
+        ({"checks": None}, ["verified: verification.json is incomplete: TypeError"]),
+    ],
+)
+def test_a_file_that_is_not_proven_is_refused(change, patterns):
+    verdict = judge(verification=make_verification(make_metrics()) | change)
+    assert verdict["verdict"] == "refused"
+    for line, pattern in zip(verdict["reasons"], patterns, strict=True):
+        assert re.match(pattern, line)
+
+
+def test_a_latency_that_did_not_settle_is_said():
+    verification = make_verification(make_metrics())
+    verification["latency"]["stable"] = False
+    verdict = judge(verification=verification)
+    assert verdict["verdict"] == "released"
+    assert "did not settle" in row_of(verdict, "inference_time_ms")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("accuracy", 0.99, "accuracy is not num_correct / num_examples"),
+        ("num_correct", 3000, "per_class does not add up"),
+        ("split", "train", "the split is not test"),
+        ("loss", -0.1, "loss is negative"),
+        ("loss", math.nan, "not finite"),
+        ("expected_calibration_error", 1.5, "calibration error out of 0 to 1"),
+        ("class_names", ["a", "b", "c"], "class_names and per_class differ"),
+        ("confusion_matrix", [[1, 0], [0, 1]], "confusion_matrix and per_class differ"),
+        ("num_examples", 0, "missing or not finite: ZeroDivisionError"),
+        ("num_examples", None, "missing or not finite: TypeError"),
+    ],
+)
+def test_metrics_that_cannot_be_true_are_refused(key, value, reason):
+    verdict = judge(make_metrics() | {key: value})
+    assert verdict["verdict"] == "refused"
+    assert any(
+        line.startswith("metrics_consistent: ") and reason in line for line in verdict["reasons"]
+    )
+
+
+@pytest.mark.parametrize("key", make_metrics())
+def test_a_metric_that_is_missing_is_refused(key):
+    metrics = make_metrics()
+    verification = make_verification(metrics)
+    del metrics[key]
+    assert judge(metrics, verification)["verdict"] == "refused"
+
+
+def test_a_class_without_examples_is_refused():
+    verdict = judge(make_metrics([[499, 1], [0, 0]]))
+    assert verdict["reasons"] == ["worst_class_accuracy was not measured: worst class: class 1"]
+
+
+def paths_of_numbers(tree, path=()):
+    if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return [found for key, value in items for found in paths_of_numbers(value, (*path, key))]
+    return [path] if isinstance(tree, int | float) and not isinstance(tree, bool) else []
+
+
+def inputs():
+    metrics = make_metrics()
+    return {
+        "config": dict(CONFIG),
+        "metrics": metrics,
+        "training": dict(TRAINING),
+        "verification": make_verification(metrics),
+    }
+
+
+@pytest.mark.parametrize("path", paths_of_numbers(inputs()), ids=str)
+def test_nan_anywhere_refuses(path):
+    for value in (math.nan, -math.inf):
+        arguments = inputs()
+        place = arguments
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        if path[0] != "config" or math.isnan(value):
+            assert release.judge(run={}, **arguments)["verdict"] == "refused"
+
+
+accuracies = st.floats(0, 1)
+matrices = (
+    st.integers(2, 5)
+    .flatmap(
+        lambda size: st.lists(
+            st.lists(st.integers(0, 1200), min_size=size, max_size=size),
+            min_size=size,
+            max_size=size,
+        )
+    )
+    .filter(lambda matrix: all(sum(row) for row in matrix))
+)
+
+
+@settings(deadline=None)
+@given(matrices, accuracies, accuracies, st.booleans(), st.integers(-10, 20_000_000))
+def test_released_means_that_every_criterion_passed(matrix, total, per_class, passed, size_bytes):
+    metrics = make_metrics(matrix)
+    verification = make_verification(metrics) | {"passed": passed}
+    verification["files"]["onnx"]["size_bytes"] = size_bytes
+    verdict = judge(
+        metrics, verification, min_test_accuracy=total, min_per_class_accuracy=per_class
+    )
+    is_released = verdict["verdict"] == "released"
+    assert is_released == all(row["passed"] for row in verdict["criteria"])
+    assert is_released == (not verdict["reasons"])
+    n, num_correct = metrics["num_examples"], metrics["num_correct"]
+    assert is_released == (
+        num_correct / n >= total
+        and not (n >= 1000 and num_correct == n)
+        and min(row["accuracy"] for row in metrics["per_class"]) >= per_class
+        and passed
+        and 0 < size_bytes <= 10_000_000
+    )
+
+
+@settings(deadline=None)
+@given(
+    matrices,
+    st.sampled_from(["min_test_accuracy", "min_per_class_accuracy"]),
+    accuracies,
+    accuracies,
+)
+def test_raising_a_threshold_never_releases(matrix, key, one, other):
+    low, high = sorted([one, other])
+    lenient = {"min_test_accuracy": 0.0, "min_per_class_accuracy": 0.0}
+    verdicts = [judge(make_metrics(matrix), **lenient | {key: value}) for value in (low, high)]
+    assert (verdicts[0]["verdict"], verdicts[1]["verdict"]) != ("refused", "released")
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_the_published_formula(counts):
+    num_correct, n = counts
+    z, p = 1.959963984540054, num_correct / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = release.wilson(num_correct, n)
+    assert low == pytest.approx(max(0, centre - half), abs=1e-9)
+    assert high == pytest.approx(min(1, centre + half), abs=1e-9)
+    assert 0 <= low <= p <= high <= 1
+
+
+def test_numbers_are_shown_without_rounding_a_failure_away():
+    assert release.show(0.96996) == "0.96996"
+    assert release.show(50.0, "ms") == "50 ms"
+    assert release.show(10, "MB") == "10 MB"
+    assert [release.show(value) for value in (None, True, False)] == ["not measured", "yes", "no"]
+
+
+def test_the_table_has_failures_first_and_the_verdict_last_in_80_columns():
+    lines = printed(judge(verification=None, min_test_accuracy=0.9999))
+    words = [line.split()[0] for line in lines[1:8]]
+    assert words == ["FAIL"] * 4 + ["pass"] * 3
+    assert lines[1].split()[1] == "test_accuracy"
+    assert "- test_accuracy 0.990467 is below 0.9999 by 0.00943" in lines
+    assert lines[-1].strip() == "REFUSED: 4 of 7 criteria failed"
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    assert printed(judge())[-1].strip() == "RELEASED: all 7 criteria passed"
+
+
+def test_the_table_shows_a_class_name_that_looks_like_markup():
+    metrics = make_metrics()
+    metrics["class_names"][2] = metrics["per_class"][2]["class_name"] = "[red]shirt[/blue]"
+    assert any("[red]shirt[/blue]" in line for line in printed(judge(metrics)))
