@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -143,19 +142,22 @@ def parse(
             config file that cannot be read.
     """
     arguments = ["train", *map(_with_underscores, arguments)]
+    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+        arguments.insert(1, f"--config={__file__}")
     values = flags.FlagValues()
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     for flag in FLAGS:
         flag.define(flag.key, None, "", flag_values=values, short_name=flag.short_name)
     try:
-        config_flags.DEFINE_config_file(
-            "config", str(Path(__file__)), flag_values=values, sys_argv=arguments
-        )
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
         rest = values(arguments)[1:]
         if values.help:
             return None
         config = values.config
-        config.keys()  # a file that could not be loaded says so here
+        if not hasattr(config, "lock"):  # a file that could not be loaded says so here
+            raise UserError(
+                "get_config() in the config file must return a ConfigDict; see configs/"
+            )
         overridden = set(config_flags.get_override_values(values["config"]))
         for flag in FLAGS:
             if values[flag.key].value is not None:
@@ -167,8 +169,6 @@ def parse(
         raise UserError(_one_line(error)) from error
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag; flags start with --, see --help")
-    if not isinstance(config, ConfigDict):
-        raise UserError("get_config() of the config file must return a ConfigDict; see configs/")
     _apply_environment(config, environment, overridden, now)
     validate(config)
     return MappingProxyType(config.to_dict())

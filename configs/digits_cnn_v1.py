@@ -1,0 +1,16 @@
+"""The CNN on the embedded digits: no network needed."""
+
+from ml_collections import ConfigDict
+
+from mnist_jax import config as base
+
+
+def get_config() -> ConfigDict:
+    config = base.default()
+    config.dataset_id = "digits_v1"
+    config.schedule_id = "one_cycle"
+    config.epochs = 12
+    config.batch_size = 32
+    config.augment_shift_px = 2
+    config.augment_rotation_degrees = 10.0
+    return config

@@ -1,0 +1,279 @@
+"""The stages in order: data, model, training, evaluation, export, verification, verdict, card."""
+
+import json
+import logging
+import shutil
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from mnist_jax import (
+    checkpoint,
+    data,
+    environment,
+    evaluate,
+    losses,
+    model_card,
+    plots,
+    release,
+    run_folder,
+    verify,
+)
+from mnist_jax import log as log_module
+from mnist_jax import state as state_module
+from mnist_jax.config import config_hash, formats_to_export
+from mnist_jax.data import Dataset, Split
+from mnist_jax.errors import UserError
+from mnist_jax.export import PATHS, onnx, safetensors, stablehlo
+from mnist_jax.files import read_json, write_bytes, write_json
+from mnist_jax.fit import fit
+from mnist_jax.models import MODELS
+from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.step import make_streams, make_train_steps
+
+LOGGER = logging.getLogger("mnist_jax")
+
+
+def run(config: Mapping[str, Any], console: Console) -> int:
+    """Takes one configuration to its verdict; returns 0 where the model is released, else 1.
+
+    Raises:
+        UserError: the data, the folder or the configuration is at fault.
+    """
+    run_dir = Path(config["output_dir"])
+    with run_folder.claim(run_dir, config), log_module.to_file(run_dir / run_folder.LOG):
+        LOGGER.info("run folder %s", run_dir)
+        # ---- Data
+        dataset = prepare_data(config)
+        train, validation = data.read(dataset, "train"), data.read(dataset, "validation")
+        check_batch_size(config["batch_size"], len(train.labels))
+        # ---- Model
+        model = build_model(config, dataset)
+        verify.check_parity_before_training(model)
+        write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
+        # ---- Training
+        train_and_save(config, model, train, validation, run_dir, console)
+        # ---- Evaluation; the test split is read here, once
+        trained = load_trained(config, dataset, run_dir)
+        test = data.read(dataset, "test")
+        scores = evaluate_and_save(config, dataset, trained, test, run_dir)
+        # ---- Export, verification, verdict, card
+        is_released = deliver(config, trained, test, scores, run_dir, console)
+        shutil.rmtree(run_dir / checkpoint.TRAINING)
+        return 0 if is_released else 1
+
+
+def prepare_data(config: Mapping[str, Any]) -> Dataset:
+    """Makes sure that the configured data set lies prepared on disk."""
+    manual_dir = Path(config["manual_dir"]) if config["manual_dir"] else None
+    return data.prepare(config["dataset_id"], Path(config["data_dir"]), manual_dir)
+
+
+def check_batch_size(batch_size: int, num_train: int) -> None:
+    """Refuses a batch that an epoch cannot fill.
+
+    Raises:
+        UserError: `batch_size` is above `num_train`.
+    """
+    if batch_size > num_train:
+        raise UserError(
+            f"batch_size is {batch_size}, but the train split has {num_train} images; give a "
+            "--batch-size of at most that"
+        )
+
+
+class Trained(NamedTuple):
+    """A network with the weights that the checkpoint on disk holds."""
+
+    graphdef: Any
+    params: Any
+    model_state: Any
+
+
+def build_model(config: Mapping[str, Any], dataset: Dataset) -> nnx.Module:
+    """Builds the network with its first weights; they depend on the seed alone."""
+    network = MODELS[config["model_id"]]
+    losses.check_criterion(config["criterion_id"], config["model_id"], network.criteria)
+    return network(
+        num_classes=len(dataset.class_names),
+        image_mean=dataset.image_mean,
+        image_std=dataset.image_std,
+        rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
+    )
+
+
+def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Returns what `config.json` records: everything that the run stands on."""
+    return {
+        "config": {key: run_folder.jsonable(config[key]) for key in config},
+        "config_hash": config_hash(config),
+        "dataset": {key: value for key, value in dataset._asdict().items() if key != "folder"},
+        "environment": environment.describe(),
+    }
+
+
+def train_and_save(
+    config: Mapping[str, Any],
+    model: nnx.Module,
+    train: Split,
+    validation: Split,
+    run_dir: Path,
+    console: Console,
+) -> None:
+    """Trains; leaves the best epoch's weights in the checkpoint and the history beside it."""
+    num_batches = len(train.labels) // config["batch_size"]
+    schedule = make_schedule(
+        config["schedule_id"], config["learning_rate"], config["epochs"] * num_batches
+    )
+    optimizer = make_optimizer(
+        config["optimizer_id"],
+        schedule,
+        weight_decay=config["weight_decay"],
+        momentum=config["momentum"],
+    )
+    graphdef, params, model_state = state_module.take_apart(model)
+    state = state_module.first_state(params, model_state, optimizer)
+    LOGGER.info(
+        "training %s: %s parameters, %d epochs of %d steps on %s",
+        config["model_id"],
+        f"{state_module.num_parameters(params):,}",
+        config["epochs"],
+        num_batches,
+        jax.devices()[0].device_kind,
+    )
+    criterion, streams = losses.CRITERIA[config["criterion_id"]], make_streams(config["seed"])
+    with checkpoint.TrainingCheckpoints(run_dir / checkpoint.TRAINING) as checkpoints:
+        fitted = fit(
+            state,
+            make_train_steps(
+                graphdef,
+                optimizer,
+                criterion,
+                streams,
+                batch_size=config["batch_size"],
+                augment_shift_px=config["augment_shift_px"],
+                augment_rotation_degrees=config["augment_rotation_degrees"],
+            ),
+            evaluate.make_predict(graphdef, criterion),
+            schedule,
+            streams.shuffle,
+            train,
+            validation,
+            epochs=config["epochs"],
+            batch_size=config["batch_size"],
+            checkpoints=checkpoints,
+            tensorboard_dir=run_dir / run_folder.TENSORBOARD,
+            console=console,
+        )
+    LOGGER.info("keeping epoch %d, the best on validation", fitted.history["best_epoch"])
+    checkpoint.save_released(run_dir, fitted.params, fitted.model_state)
+    write_json(run_dir / run_folder.HISTORY, fitted.history)
+
+
+def load_trained(config: Mapping[str, Any], dataset: Dataset, run_dir: Path) -> Trained:
+    """Reads back what was saved: from here on everything stands on the checkpoint on disk."""
+    graphdef, params, model_state = state_module.take_apart(build_model(config, dataset))
+    return Trained(graphdef, *checkpoint.load_released(run_dir, params, model_state))
+
+
+def evaluate_and_save(
+    config: Mapping[str, Any], dataset: Dataset, trained: Trained, test: Split, run_dir: Path
+) -> Any:
+    """Measures the released weights on the test split; returns the scores, `[n, classes]`."""
+    predict = evaluate.make_predict(trained.graphdef, losses.CRITERIA[config["criterion_id"]])
+    scores, example_losses = predict(trained.params, trained.model_state, test.images, test.labels)
+    history = read_json(run_dir / run_folder.HISTORY)
+    best = history["epochs"][history["best_epoch"] - 1]
+    metrics = {
+        "model_id": config["model_id"],
+        "dataset_id": config["dataset_id"],
+        "criterion_id": config["criterion_id"],
+        "split": "test",
+        **evaluate.measure(scores, example_losses, test.labels, dataset.class_names),
+        "num_parameters": state_module.num_parameters(trained.params),
+        "validation": {
+            "epoch": best["epoch"],
+            "accuracy": best["validation_accuracy"],
+            "loss": best["validation_loss"],
+            "num_examples": dataset.num_validation,
+        },
+    }
+    write_json(run_dir / run_folder.METRICS, metrics)
+    LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
+    return scores
+
+
+def deliver(
+    config: Mapping[str, Any],
+    trained: Trained,
+    test: Split,
+    scores: np.ndarray,
+    run_dir: Path,
+    console: Console,
+) -> bool:
+    """Exports, verifies, judges and documents; returns whether the model is released.
+
+    Args:
+        config: the run's configuration, a recipe's keys.
+        trained: the weights of the checkpoint on disk.
+        test: the test split.
+        scores: what JAX makes of it, `[n, classes]`.
+        run_dir: the run's folder, with the JSON files of the stages before.
+        console: where the table goes.
+    """
+    run, metrics, history = (
+        read_json(run_dir / name)
+        for name in (run_folder.CONFIG, run_folder.METRICS, run_folder.HISTORY)
+    )
+    verification = None
+    if not config["skip_export"]:
+        formats = formats_to_export(config)
+        write_exports(formats, trained, run, run_dir)
+        LOGGER.info("verifying %s on %d test images", ", ".join(formats), len(test.labels))
+        verification = verify.verify_files(run_dir, formats, *test, scores, *trained)
+        write_json(run_dir / run_folder.VERIFICATION, verification)
+    seconds = sum(row["seconds"] for row in history["epochs"])
+    training = {
+        "best_epoch": history["best_epoch"],
+        "num_epochs": len(history["epochs"]),
+        "seconds": seconds,
+        "images_per_s": statistics.median(row["images_per_s"] for row in history["epochs"]),
+    }
+    verdict = release.judge(config, run, metrics, training, verification)
+    if not config["skip_visualizations"]:
+        plots.draw(verdict, history, run_dir / "model_card" / "plots")
+    write_json(run_dir / run_folder.RELEASE, verdict)
+    model_card.write(run_dir)
+    console.print(release.table(verdict))
+    LOGGER.info("%s: %s", verdict["verdict"], run_dir)
+    return verdict["verdict"] == "released"
+
+
+def write_exports(
+    formats: tuple[str, ...], trained: Trained, run: Mapping[str, Any], run_dir: Path
+) -> None:
+    """Writes the model in each format; the same weights give the same bytes."""
+    dataset = run["dataset"]
+    metadata = {
+        "model_id": run["config"]["model_id"],
+        "dataset_id": dataset["dataset_id"],
+        "class_names": json.dumps(dataset["class_names"]),
+        "config_hash": run["config_hash"],
+        "data_hash": dataset["data_hash"],
+        "versions": json.dumps(run["environment"]["versions"], sort_keys=True),
+    }
+    model = state_module.rebuild(*trained)
+    writers = {
+        "onnx": lambda: onnx.to_bytes(model, metadata),
+        "safetensors": lambda: safetensors.to_bytes(trained.params, trained.model_state, metadata),
+        "stablehlo": lambda: stablehlo.to_bytes(model),
+    }
+    for name in formats:
+        if name in writers:  # orbax is the checkpoint, which is there already
+            write_bytes(run_dir / PATHS[name], writers[name]())

@@ -1,0 +1,68 @@
+"""`scripts/export RUN_DIR`: exports a finished run again, verifies and judges it anew."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mnist_jax import log, run_folder
+from mnist_jax.config import EXPORT_FORMATS
+from mnist_jax.errors import UserError
+from mnist_jax.files import read_json
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 where the model is released, 1 where a criterion refused, 2 on a mistake."""
+    parser = argparse.ArgumentParser("scripts/export", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        *("--export_format", "--export-format"),
+        action="append",
+        choices=("all", *EXPORT_FORMATS),
+        help="repeatable; as in the run, unless given",
+    )
+    for flag, meaning in (
+        ("data", "where prepared data is kept; as in the run, unless given"),
+        ("manual", "folder with the raw published files; as in the run, unless given"),
+    ):
+        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        with log.to_terminal(console):
+            return export_again(options, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def export_again(options: argparse.Namespace, console: Console) -> int:
+    """Runs the pipeline's last stages on the checkpoint of a finished run."""
+    if not (options.run_dir / run_folder.RELEASE).is_file():
+        raise UserError(f"{options.run_dir} holds no finished run; name the folder of one")
+    run = read_json(options.run_dir / run_folder.CONFIG)
+    config = run["config"]
+    config["skip_export"] = False
+    for key in ("export_format", "data_dir", "manual_dir"):
+        if getattr(options, key) is not None:
+            config[key] = getattr(options, key)
+    from mnist_jax import data, pipeline
+
+    with log.to_file(options.run_dir / run_folder.LOG):
+        dataset = pipeline.prepare_data(config)
+        if dataset.data_hash != run["dataset"]["data_hash"]:
+            raise UserError(
+                f"the data in {config['data_dir']} is not what the run was trained on; "
+                "give the --data-dir of then"
+            )
+        trained = pipeline.load_trained(config, dataset, options.run_dir)
+        test = data.read(dataset, "test")
+        scores = pipeline.evaluate_and_save(config, dataset, trained, test, options.run_dir)
+        is_released = pipeline.deliver(config, trained, test, scores, options.run_dir, console)
+    return 0 if is_released else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
