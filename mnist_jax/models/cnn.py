@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mnist_jax.models.dropout import dropout
 from mnist_jax.models.max_pool import max_pool_2x2
+from mnist_jax.models.winograd import conv_conv_pool
 
 
 class CNN(nnx.Module):
@@ -25,9 +27,7 @@ class CNN(nnx.Module):
         self.image_std = nnx.Variable(jnp.float32(image_std))
         self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", rngs=rngs)
         self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", rngs=rngs)
-        self.dropout1 = nnx.Dropout(0.25)
         self.dense1 = nnx.Linear(64 * 12 * 12, 128, rngs=rngs)
-        self.dropout2 = nnx.Dropout(0.5)
         self.dense2 = nnx.Linear(128, num_classes, rngs=rngs)
 
     def __call__(
@@ -35,15 +35,21 @@ class CNN(nnx.Module):
     ) -> Float[Array, "batch classes"]:
         """Returns logits; drops activations only where `rngs` brings a stream named `dropout`."""
         x = (images - self.image_mean[...]) / self.image_std[...]
-        x = nnx.relu(self.conv1(x))  # (batch, 26, 26, 32)
-        x = nnx.relu(self.conv2(x))  # (batch, 24, 24, 64)
-        x = max_pool_2x2(x)  # (batch, 12, 12, 64)
+        if rngs is not None and jax.default_backend() == "cpu":
+            # The same three layers, where their gradients would be slow.
+            layers = (self.conv1.kernel, self.conv1.bias, self.conv2.kernel, self.conv2.bias)
+            weights = (layer[...] for layer in layers)  # pyright: ignore[reportOptionalSubscript]
+            x = conv_conv_pool(x, *weights)  # (batch, 12, 12, 64)
+        else:
+            x = nnx.relu(self.conv1(x))  # (batch, 26, 26, 32)
+            x = nnx.relu(self.conv2(x))  # (batch, 24, 24, 64)
+            x = max_pool_2x2(x)  # (batch, 12, 12, 64)
         if rngs is not None:
-            x = self.dropout1(x, rngs=rngs)
+            x = dropout(x, 0.25, rngs.dropout())
         x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)  # (batch, 64 * 12 * 12)
         x = nnx.relu(self.dense1(x))
         if rngs is not None:
-            x = self.dropout2(x, rngs=rngs)
+            x = dropout(x, 0.5, rngs.dropout())
         return self.dense2(x)
 
     def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:

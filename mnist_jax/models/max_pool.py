@@ -13,8 +13,8 @@ def max_pool_2x2(
     """Takes the largest value of each 2x2 window; stride 2, height and width even.
 
     The value is `nnx.max_pool`'s, and so is the gradient: all of it goes to the first maximum of a
-    window in row-major order. XLA computes that with `select_and_scatter`, which on a CPU is a scalar
-    loop, thirty times slower than the comparisons below (docs/log.md).
+    window in row-major order. XLA computes that with `select_and_scatter`, on a CPU a scalar loop,
+    thirty times slower than the comparisons below (docs/log.md).
     """
     return nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2))
 
