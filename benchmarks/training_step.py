@@ -5,7 +5,8 @@
 
 Same network, batch of 64, float32, Adam, dropout, images in memory (random: the time does not
 depend on them). Each round times every candidate once, so that a machine whose speed drifts drifts
-for all; what counts is the ratio within a round. Prints a Markdown table; `--json FILE` keeps the figures.
+for all; what counts is the ratio within a round. Prints a Markdown table; `--json FILE` keeps the
+figures.
 """
 
 import argparse

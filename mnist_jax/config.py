@@ -169,9 +169,10 @@ def parse(
         raise UserError(_one_line(error)) from error
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag; flags start with --, see --help")
-    _apply_environment(config, environment, overridden, now)
-    validate(config)
-    return MappingProxyType(config.to_dict())
+    settings = config.to_dict()
+    _apply_environment(settings, environment, overridden, now)
+    validate(settings)
+    return MappingProxyType(settings)
 
 
 def _with_underscores(argument: str) -> str:
@@ -192,14 +193,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _apply_environment(
-    config: ConfigDict, environment: Mapping[str, str], overridden: set[str], now: datetime
+    config: dict[str, Any], environment: Mapping[str, str], overridden: set[str], now: datetime
 ) -> None:
     """Fills in DATA_DIR and OUTPUT_DIR where the command line is silent."""
     if "data_dir" not in overridden and environment.get("DATA_DIR"):
-        config.data_dir = environment["DATA_DIR"]
+        config["data_dir"] = environment["DATA_DIR"]
     if "output_dir" not in overridden:
-        prefix = environment.get("OUTPUT_DIR") or config.output_dir
-        config.output_dir = f"{prefix}_{now:%Y%m%d_%H%M%S}"
+        prefix = environment.get("OUTPUT_DIR") or config["output_dir"]
+        config["output_dir"] = f"{prefix}_{now:%Y%m%d_%H%M%S}"
 
 
 def _require(holds: bool, key: str, value: Any, rule: str) -> None:
@@ -212,7 +213,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: Mapping[str, Any]) -> None:
     """Checks every key; the only place where ranges are known.
 
     Raises:
@@ -237,7 +238,7 @@ def validate(config: ConfigDict) -> None:
         ("schedule_id", SCHEDULE_IDS),
     ):
         _require(config[key] in ids, key, config[key], "one of " + ", ".join(ids))
-    formats = config.export_format
+    formats = config["export_format"]
     is_known = len(formats) > 0 and all(name in ("all", *EXPORT_FORMATS) for name in formats)
     _require(is_known, "export_format", formats, "all or some of " + ", ".join(EXPORT_FORMATS))
 
@@ -256,8 +257,8 @@ def validate(config: ConfigDict) -> None:
     ):
         is_within = _is_number(config[key]) and low <= config[key] <= high
         _require(is_within, key, config[key], f"from {low:g} to {high:g}")
-    is_within = _is_number(config.momentum) and 0 <= config.momentum < 1
-    _require(is_within, "momentum", config.momentum, "at least 0 and below 1")
+    is_within = _is_number(config["momentum"]) and 0 <= config["momentum"] < 1
+    _require(is_within, "momentum", config["momentum"], "at least 0 and below 1")
     for key, high in (
         ("learning_rate", 100.0),
         ("max_model_size_mb", 1e6),
@@ -268,16 +269,16 @@ def validate(config: ConfigDict) -> None:
     for key in ("data_dir", "output_dir"):
         _require(bool(config[key]), key, config[key], "the path of a folder")
     _require(
-        config.weight_decay == 0 or config.optimizer_id == "adamw",
+        config["weight_decay"] == 0 or config["optimizer_id"] == "adamw",
         "weight_decay",
-        config.weight_decay,
-        f"0 with {config.optimizer_id}: only adamw takes it",
+        config["weight_decay"],
+        f"0 with {config['optimizer_id']}: only adamw takes it",
     )
     _require(
-        config.momentum == 0 or config.optimizer_id == "sgd",
+        config["momentum"] == 0 or config["optimizer_id"] == "sgd",
         "momentum",
-        config.momentum,
-        f"0 with {config.optimizer_id}: only sgd takes it",
+        config["momentum"],
+        f"0 with {config['optimizer_id']}: only sgd takes it",
     )
 
 

@@ -98,8 +98,8 @@ def calibration_error(
 ) -> float:
     """Returns the expected calibration error over equal-width bins of the largest score, 0..1.
 
-    Guo et al. 2017, equation 3: the distance between mean confidence and accuracy of a bin, weighted
-    by the bin's share of the examples. Bins are closed above; 0 is in the first.
+    Guo et al. 2017, equation 3: the distance between mean confidence and accuracy of a bin,
+    weighted by the bin's share of the examples. Bins are closed above; 0 is in the first.
     """
     confidences = scores.max(axis=1).astype(np.float64)
     is_correct = scores.argmax(axis=1) == labels

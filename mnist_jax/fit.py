@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -72,7 +73,7 @@ def fit(
         UserError: a loss or a gradient is not finite; the message names the step.
     """
     history: dict[str, Any] = {"best_epoch": 0, "epochs": []}
-    best = (state.params, state.model_state)
+    best: tuple[Any, Any] = (state.params, state.model_state)
     restored = checkpoints.restore_latest({"state": state, "best": best})
     if restored is not None:
         arrays, history = restored
@@ -85,11 +86,11 @@ def fit(
         for epoch in range(len(history["epochs"]) + 1, epochs + 1):
             order = shuffled(shuffle_key, epoch, len(train.labels))
             state, seen, seconds = _train_epoch(state, train_steps, on_device, order, epoch, bar)
-            outputs = predict(state.params, state.model_state, *validation_on_device)
-            validated = summarise(*outputs, validation.labels)
+            scores, losses = predict(state.params, state.model_state, *validation_on_device)
+            validated = summarise(scores, losses, validation.labels)
             row = {
                 "epoch": epoch,
-                "learning_rate": float(schedule(int(state.step) - 1)),
+                "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
                 "train_loss": float(seen.loss_sum) / int(seen.num_seen),
                 "train_accuracy": int(seen.num_correct) / int(seen.num_seen),
                 "validation_loss": validated["loss"],
@@ -112,7 +113,7 @@ def fit(
                 *(epoch, epochs, row["train_loss"], row["train_accuracy"]),
                 *(row["validation_accuracy"], seconds, f"{row['images_per_s']:,.0f}"),
             )
-    return Fitted(*best, history)
+    return Fitted(best[0], best[1], history)
 
 
 def _train_epoch(
@@ -157,7 +158,11 @@ class _EpochBar(ProgressBar):
         self._task = self.add_task(
             "",
             total=epochs * num_batches,
-            **{"epoch": 1, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "images_per_s": 0.0},
+            epoch=1,
+            epochs=epochs,
+            loss=0.0,
+            accuracy=0.0,
+            images_per_s=0.0,
         )
 
     def show(self, epoch: int, num_batches_done: int, seen: Progress, seconds: float) -> None:

@@ -24,7 +24,7 @@ def take_apart(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
 
 
-def rebuild(graphdef: Any, params: Any, model_state: Any) -> nnx.Module:
+def rebuild(graphdef: Any, params: Any, model_state: Any) -> Any:
     """Puts a network together again."""
     return nnx.merge(graphdef, params, model_state)
 

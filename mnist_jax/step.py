@@ -123,7 +123,8 @@ def make_train_steps(
         state, progress, images, labels, order, first_batch, num_batches
     ):
         def body(index, carry):
-            return one_step(*carry, images, labels, order, first_batch + index)
+            state, progress = carry
+            return one_step(state, progress, images, labels, order, first_batch + index)
 
         return jax.lax.fori_loop(0, num_batches, body, (state, progress))
 
@@ -136,6 +137,8 @@ def _first(earlier: Array, is_bad: Array, step: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames="num_examples")
-def shuffled(key: PRNGKeyArray, epoch: int | Array, num_examples: int) -> Int[Array, " num_examples"]:
-    """Returns the order of the examples in an epoch: a permutation of 0..num_examples-1."""
+def shuffled(
+    key: PRNGKeyArray, epoch: int | Array, num_examples: int
+) -> Int[Array, " num_examples"]:
+    """Returns the order of the examples in an epoch, a permutation."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -9,7 +11,6 @@ from mnist_jax import evaluate
 from mnist_jax import state as state_module
 from mnist_jax.losses import nll
 from mnist_jax.models import MODELS
-
 
 CLASS_NAMES = tuple("abcdefghij")
 
@@ -39,9 +40,7 @@ def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
     assert losses.shape == (50,)
     np.testing.assert_allclose(scores, whole, atol=1e-6)
     np.testing.assert_allclose(losses, whole_losses, rtol=1e-4)
-    first, second = (
-        evaluate.summarise(s, l, labels) for s, l in ((scores, losses), (whole, losses))
-    )
+    first, second = (evaluate.summarise(some, losses, labels) for some in (scores, whole))
     assert first == second
 
 
@@ -78,7 +77,7 @@ def test_calibration_error_is_the_definition(seed):
     labels = random.integers(0, 10, 60).astype(np.uint8)
     confidence, right = scores.max(axis=1).astype(float), scores.argmax(axis=1) == labels
     edges, expected = np.linspace(0, 1, 16), 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())

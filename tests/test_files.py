@@ -30,13 +30,13 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
 
 
 def test_not_a_number_is_no_json(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match=r"not JSON compliant"):
         files.write_json(tmp_path / "x.json", float("nan"))
     assert not list(tmp_path.iterdir())
 
 
 def test_reading_says_what_is_wrong(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*No such file.*; name a folder"):
+    with pytest.raises(UserError, match=r"cannot read .*No such file.*; name a folder"):
         files.read_json(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text(json.dumps([1, 2])[:-1])
     with pytest.raises(UserError, match=r"cut\.json is not valid JSON .*; it is damaged"):
@@ -48,5 +48,5 @@ def test_reading_says_what_is_wrong(tmp_path):
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write .*file/x"):
+    with pytest.raises(UserError, match=r"cannot write .*file/x"):
         files.write_text(tmp_path / "file" / "x", "")

@@ -19,13 +19,22 @@ from mnist_jax import data, reexport, train
 ROOT = Path(__file__).parents[1]
 FLAGS = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "--config.augment_shift_px=1"]
 EASY = ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0"]
-EVERY_FILE = """
-logs/config.json logs/history.json logs/metrics.json logs/release.json logs/verification.json
-model_card/mnist_model_card.md model_card/plots/confusion_matrix.png
-model_card/plots/per_class_accuracy.png model_card/plots/training_accuracy.png
-model_card/plots/training_loss.png models/mnist_model.onnx models/mnist_model.safetensors
-models/mnist_model.stablehlo pipeline.log
-""".split()
+EVERY_FILE = [
+    "logs/config.json",
+    "logs/history.json",
+    "logs/metrics.json",
+    "logs/release.json",
+    "logs/verification.json",
+    "model_card/mnist_model_card.md",
+    "model_card/plots/confusion_matrix.png",
+    "model_card/plots/per_class_accuracy.png",
+    "model_card/plots/training_accuracy.png",
+    "model_card/plots/training_loss.png",
+    "models/mnist_model.onnx",
+    "models/mnist_model.safetensors",
+    "models/mnist_model.stablehlo",
+    "pipeline.log",
+]
 
 
 def go(folder, *flags):

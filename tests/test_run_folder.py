@@ -31,7 +31,7 @@ def test_an_unfinished_run_of_the_same_configuration_is_taken_up(tmp_path):
 
 def test_another_configuration_is_refused_by_the_key_that_differs(tmp_path):
     unfinished(tmp_path, epochs=7)
-    with pytest.raises(UserError, match="unfinished run with epochs 7, not 5; give another"):
+    with pytest.raises(UserError, match=r"unfinished run with epochs 7, not 5; give another"):
         enter(tmp_path)
     assert (tmp_path / run_folder.CONFIG).is_file()
 
@@ -39,22 +39,22 @@ def test_another_configuration_is_refused_by_the_key_that_differs(tmp_path):
 def test_a_finished_run_is_never_touched(tmp_path):
     unfinished(tmp_path)
     write_json(tmp_path / run_folder.RELEASE, {})
-    with pytest.raises(UserError, match="holds a finished run; give another --output-dir"):
+    with pytest.raises(UserError, match=r"holds a finished run; give another --output-dir"):
         enter(tmp_path)
 
 
 def test_a_folder_of_something_else_is_never_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not empty and holds no run"):
+    with pytest.raises(UserError, match=r"is not empty and holds no run"):
         enter(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file, not a folder"):
+    with pytest.raises(UserError, match=r"is a file, not a folder"):
         enter(tmp_path / "file")
-    with pytest.raises(UserError, match="cannot make the folder .*Not a directory"):
+    with pytest.raises(UserError, match=r"cannot make the folder .*Not a directory"):
         enter(tmp_path / "file" / "run")
 
 
