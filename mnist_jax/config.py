@@ -44,7 +44,7 @@ def default() -> ConfigDict:
             "optimizer_id": "adam",
             "weight_decay": 0.0,  # decoupled; adamw only
             "momentum": 0.0,  # sgd only
-            "schedule_id": "constant",
+            "schedule_id": "cosine",
             "learning_rate": 0.001,  # the peak, where a schedule varies it
             "epochs": 5,
             "batch_size": 64,
