@@ -1,0 +1,224 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from flax import nnx
+from onnx import helper
+
+from mnist_jax import state as state_module
+from mnist_jax.export import onnx as onnx_export
+from mnist_jax.export import safetensors, stablehlo
+from mnist_jax.export.onnx import ExportError, check_exportable, to_bytes
+
+METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
+
+# Exports in a process of its own; argument "all" takes jax2onnx's own way to load its converters.
+EXPORT_ALL_FORMATS = """
+import contextlib, hashlib, json, logging, sys
+from flax import nnx
+from mnist_jax import state as state_module
+from mnist_jax.export import onnx, safetensors, stablehlo
+from mnist_jax.models import MODELS
+
+if "all" in sys.argv:
+    onnx._converters_of_jax_and_flax_only = contextlib.nullcontext
+model = MODELS["mnist_cnn_v1"](
+    num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0)
+)
+_, params, model_state = state_module.take_apart(model)
+metadata = json.loads(sys.argv[1])
+files = [
+    onnx.to_bytes(model, metadata),
+    safetensors.to_bytes(params, model_state, metadata),
+    stablehlo.to_bytes(model),
+]
+from jax2onnx.plugins import plugin_system
+print(json.dumps({
+    "hashes": [hashlib.sha256(data).hexdigest() for data in files],
+    "has_equinox": "jax2onnx.plugins.equinox" in sys.modules,
+    "is_done": plugin_system._already_imported_plugins,
+    "num_handlers": len(logging.root.handlers),
+}))
+"""
+
+
+class Network(nnx.Module):
+    """A network with one layer of the test's choice in front of the mean of each row."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def scores(self, images):
+        return self.layer(images).mean(axis=(2, 3))
+
+
+class Pool:
+    def __init__(self, pool, padding):
+        self.pool, self.padding = pool, padding
+
+    def __call__(self, images):
+        return self.pool(images, window_shape=(3, 3), strides=(2, 2), padding=self.padding)
+
+
+class Capsules(nnx.Module):
+    """What capsule networks are made of: vectors, votes by matmul, lengths."""
+
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(1, 16, (9, 9), strides=4, padding="VALID", rngs=rngs)
+        self.votes = nnx.Param(0.1 * jax.random.normal(rngs(), (50, 8, 40)))
+
+    def scores(self, images):
+        x = self.conv(images).transpose(0, 3, 1, 2)
+        capsules = x.reshape(x.shape[0], 50, 1, 8)
+        votes = jnp.matmul(capsules, self.votes[...]).reshape(x.shape[0], 50, 10, 4)
+        return jnp.sqrt((votes.mean(axis=1) ** 2).sum(axis=-1) + 1e-7)
+
+
+def run_onnx(data, images):
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(["scores"], {"image": np.asarray(images).transpose(0, 3, 1, 2)})[0]
+
+
+def test_the_graph_is_what_one_would_write_by_hand(cnn):
+    proto = onnx.load_model_from_string(to_bytes(cnn, METADATA))
+    assert [node.op_type for node in proto.graph.node] == [
+        *("Sub", "Div", "Conv", "Relu", "Conv", "Relu", "MaxPool", "Flatten"),
+        *("Gemm", "Relu", "Gemm", "Softmax"),
+    ]
+    interface = [
+        helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 1, 28, 28]),
+        helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", 10]),
+    ]
+    assert [*proto.graph.input, *proto.graph.output] == interface
+    assert (proto.ir_version, proto.producer_name) == (8, "mnist_jax")
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 17)]
+    assert [(entry.key, entry.value) for entry in proto.metadata_props] == sorted(METADATA.items())
+    sizes = {tuple(tensor.dims) for tensor in proto.graph.initializer}
+    assert len(proto.graph.initializer) == 10 and (9216, 128) in sizes  # and no shape constants
+    inner = {value.name: value.type.tensor_type.shape.dim for value in proto.graph.value_info}
+    assert set(inner) == {node.output[0] for node in proto.graph.node[:-1]}
+    assert all(sizes[0].dim_param == "batch" for sizes in inner.values())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_onnx_runtime_computes_what_jax_does(cnn, batch_size):
+    images = jax.random.uniform(jax.random.key(batch_size), (batch_size, 28, 28, 1))
+    scores = run_onnx(to_bytes(cnn, {}), images)
+    np.testing.assert_allclose(scores, cnn.scores(images), rtol=0, atol=1e-6)
+
+
+def test_reshapes_of_capsules_have_constant_shapes():
+    capsules = Capsules(nnx.Rngs(0))
+    data = to_bytes(capsules, {})
+    operators = {node.op_type for node in onnx.load_model_from_string(data).graph.node}
+    assert "Reshape" in operators and not operators & {"Shape", "Gather", "Concat", "Transpose"}
+    images = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
+    np.testing.assert_allclose(run_onnx(data, images), capsules.scores(images), rtol=0, atol=1e-6)
+
+
+def test_the_bytes_depend_on_weights_and_metadata_alone(cnn):
+    """Not on the process, on the order of hashing, or on the short way through jax2onnx."""
+
+    def start(hash_seed, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", EXPORT_ALL_FORMATS, *arguments],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    _, params, model_state = state_module.take_apart(cnn)
+    ours = [
+        to_bytes(cnn, METADATA),
+        safetensors.to_bytes(params, model_state, METADATA),
+        stablehlo.to_bytes(cnn),
+    ]
+    hashes = [hashlib.sha256(data).hexdigest() for data in ours]
+    backwards = json.dumps(dict(reversed(METADATA.items())))
+    processes = [start("1", json.dumps(METADATA)), start("2", backwards, "all")]
+    short, whole = (process.communicate(timeout=300) for process in processes)
+    assert (short[1], processes[0].returncode) == ("", 0), "nothing may be said on the terminal"
+    assert json.loads(short[0]) == {
+        "hashes": hashes,
+        "has_equinox": False,
+        "is_done": False,  # who uses jax2onnx for something else still gets all of it
+        "num_handlers": 0,
+    }
+    assert processes[1].returncode == 0, whole[1]
+    assert json.loads(whole[0])["hashes"] == hashes
+    assert json.loads(whole[0])["has_equinox"]
+
+
+def test_a_jax2onnx_without_the_flag_is_left_to_itself(cnn, monkeypatch):
+    from jax2onnx.plugins import plugin_system
+
+    monkeypatch.delattr(plugin_system, "_already_imported_plugins")
+    with onnx_export._converters_of_jax_and_flax_only():
+        assert not hasattr(plugin_system, "_already_imported_plugins")
+
+
+def test_converters_that_fail_to_import_are_left_to_jax2onnx(monkeypatch):
+    def fail(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    assert onnx_export._import_converters() is None
+
+
+def test_strictness_elsewhere_does_not_reach_into_jax2onnx(cnn):
+    with jax.numpy_rank_promotion("raise"):
+        assert to_bytes(cnn, {})
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Network(nnx.Dropout(0.5, rngs=nnx.Rngs(0))), r"random numbers.*training mode"),
+        (
+            Network(nnx.BatchNorm(1, rngs=nnx.Rngs(0))),
+            r"changes the network's state.*training mode",
+        ),
+        (Network(nnx.Dropout(0.5)), r"Network\.scores fails"),
+        (Network(Pool(nnx.max_pool, ((1, 1), (1, 1)))), "explicit padding"),
+        (Network(jax.jit(Pool(nnx.avg_pool, ((1, 0), (0, 1))))), "explicit padding"),
+    ],
+)
+def test_what_would_be_exported_wrongly_is_refused(network, message):
+    with pytest.raises(ExportError, match=message):
+        check_exportable(network)
+    with pytest.raises(ExportError, match=message):
+        to_bytes(network, {})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(1, use_running_average=True, rngs=nnx.Rngs(0)),
+        Pool(nnx.max_pool, "SAME"),
+        Pool(nnx.avg_pool, "VALID"),
+    ],
+)
+def test_the_same_layers_in_evaluation_mode_are_accepted(layer):
+    check_exportable(Network(layer))
+
+
+def test_what_jax2onnx_cannot_convert_is_one_clear_line():
+    class Positional(nnx.Module):
+        def scores(self, images):
+            return nnx.max_pool(images, (2, 2), (2, 2)).mean(axis=(2, 3))
+
+    with pytest.raises(
+        ExportError, match=r"Positional cannot be exported.*TypeError.*positional"
+    ) as e:
+        to_bytes(Positional(), {})
+    assert "\n" not in str(e.value)
