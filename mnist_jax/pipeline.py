@@ -55,6 +55,7 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         check_batch_size(config["batch_size"], len(train.labels))
         # ---- Model
         model = build_model(config, dataset)
+        LOGGER.info("checking that %s can be exported", config["model_id"])
         verify.check_parity_before_training(model)
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
         # ---- Training

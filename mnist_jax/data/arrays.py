@@ -134,13 +134,14 @@ def _hash_index(index: dict[str, Any]) -> str:
 
 
 def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
-    expected = index[path.name]
     try:
+        expected = index[path.name]
         is_whole = path.stat().st_size == expected["size_bytes"]
         contents = path.read_bytes() if is_whole else b""
-    except OSError as error:
+        is_same = _sha256(contents) == expected["sha256"]
+    except (OSError, KeyError) as error:  # KeyError: an index of another version
         raise _changed(path) from error
-    if _sha256(contents) != expected["sha256"]:
+    if not is_same:
         raise _changed(path)
     return np.load(io.BytesIO(contents), allow_pickle=False)
 
