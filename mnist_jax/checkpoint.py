@@ -11,9 +11,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from mnist_jax.errors import UserError
-
-RELEASED = "models/checkpoint"
-TRAINING = "models/training"
+from mnist_jax.run_folder import RELEASED
 
 
 class TrainingCheckpoints:
@@ -21,7 +19,7 @@ class TrainingCheckpoints:
 
     def __init__(self, folder: Path) -> None:
         """Opens (or makes) `folder`."""
-        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every step there
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every step there
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
@@ -50,16 +48,25 @@ class TrainingCheckpoints:
 
         Args:
             like: a pytree of arrays with the structure, shapes and dtypes that were saved.
+
+        Raises:
+            UserError: the epoch is damaged.
         """
         epoch = self._manager.latest_step()
         if epoch is None:
             return None
-        restored = self._manager.restore(
-            epoch,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
-            ),
-        )
+        try:
+            restored = self._manager.restore(
+                epoch,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # orbax raises whatever its storage does
+            raise UserError(
+                f"{self._manager.directory / str(epoch)} cannot be restored "
+                f"({_first_line(error)}); delete that folder to go on from the epoch before"
+            ) from error
         return restored["arrays"], restored["history"]
 
 
@@ -90,10 +97,13 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             restored = checkpointer.restore(folder, {"params": params, "model_state": model_state})
-    except (ValueError, OSError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    except Exception as error:  # orbax raises whatever its storage does
         raise UserError(
-            f"{folder} cannot be restored ({first_line}); it is damaged or of another model, "
-            "train again"
+            f"{folder} cannot be restored ({_first_line(error)}); it is damaged or of another "
+            "model, train again"
         ) from error
     return restored["params"], restored["model_state"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,7 @@ The command line wins over the environment and `.env`, and these over the recipe
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -142,13 +143,19 @@ def parse(
             config file that cannot be read.
     """
     arguments = ["train", *map(_with_underscores, arguments)]
-    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+    if "--config" in arguments[:-1]:  # its value stands apart
+        index = arguments.index("--config")
+        arguments[index : index + 2] = [f"--config={arguments[index + 1]}"]
+    if not any(argument.startswith("--config=") for argument in arguments):
         arguments.insert(1, f"--config={__file__}")
     values = flags.FlagValues()
     flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
     for flag in FLAGS:
         flag.define(flag.key, None, "", flag_values=values, short_name=flag.short_name)
     try:
+        recipe = next(argument for argument in arguments if argument.startswith("--config="))
+        if not os.path.isfile(recipe.removeprefix("--config=").split(":")[0]):
+            raise UserError(f"{recipe} names no file; give a recipe, as those in configs/")
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
         rest = values(arguments)[1:]
         if values.help:
@@ -176,11 +183,14 @@ def parse(
 
 
 def _with_underscores(argument: str) -> str:
-    """Turns --learning-rate=0.1 into --learning_rate=0.1; values are left alone."""
+    """Turns --learning-rate=0.1 into --learning_rate=0.1, --no-quiet into --noquiet."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+    name = name[2:].replace("-", "_")
+    return (
+        "--" + (name.replace("no_", "no", 1) if name.startswith("no_") else name) + equals + value
+    )
 
 
 def _one_line(error: Exception) -> str:
@@ -188,7 +198,10 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[-1] if lines else type(error).__name__
     if isinstance(error, AttributeError | KeyError):
-        message = f"unknown key of the config: {message}"
+        # The library quotes its message once more on its way up.
+        plain = str(error.args[0]).replace("\\n", "\n").translate(dict.fromkeys(map(ord, "'\"\\")))
+        key, *hint = plain.splitlines()
+        message = " ".join([f"unknown key of the config: {key.strip()};", *hint]).rstrip("; ")
     return f"{message.rstrip('.')}; see --help"
 
 
@@ -200,6 +213,8 @@ def _apply_environment(
         config["data_dir"] = environment["DATA_DIR"]
     if "output_dir" not in overridden:
         prefix = environment.get("OUTPUT_DIR") or config["output_dir"]
+        if prefix.endswith("/"):
+            prefix += "output"
         config["output_dir"] = f"{prefix}_{now:%Y%m%d_%H%M%S}"
 
 

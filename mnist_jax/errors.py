@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the terminal."""
+"""The exceptions that are meant for the person at the terminal."""
 
 
 class UserError(Exception):
@@ -6,3 +6,15 @@ class UserError(Exception):
 
     The message names the value, the rule it breaks and the remedy, in that order.
     """
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, in the form in which Ctrl-C comes."""
+
+
+class StoppedError(Exception):
+    """The run was stopped from outside (Ctrl-C, SIGTERM); the message says how to go on."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status  # 130 for Ctrl-C, 143 for SIGTERM, as shells have it

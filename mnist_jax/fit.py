@@ -147,8 +147,7 @@ class _EpochBar(ProgressBar):
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f} accuracy {task.fields[accuracy]:.3f}"),
-            TextColumn("{task.fields[images_per_s]:,.0f} images/s"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -160,9 +159,7 @@ class _EpochBar(ProgressBar):
             total=epochs * num_batches,
             epoch=1,
             epochs=epochs,
-            loss=0.0,
-            accuracy=0.0,
-            images_per_s=0.0,
+            figures="compiling",
         )
 
     def show(self, epoch: int, num_batches_done: int, seen: Progress, seconds: float) -> None:
@@ -171,9 +168,9 @@ class _EpochBar(ProgressBar):
             self._task,
             completed=(epoch - 1) * self.num_batches + num_batches_done,
             epoch=epoch,
-            loss=seen.loss_sum / seen.num_seen,
-            accuracy=seen.num_correct / seen.num_seen,
-            images_per_s=seen.num_seen / seconds,
+            figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
+            f" accuracy {seen.num_correct / seen.num_seen:.3f}"
+            f" {seen.num_seen / seconds:,.0f} images/s",
         )
 
 

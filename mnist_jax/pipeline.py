@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,18 +54,20 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         check_batch_size(config["batch_size"], len(train.labels))
         # ---- Model
         model = build_model(config, dataset)
+        if not config["skip_export"] and "onnx" not in formats_to_export(config):
+            LOGGER.warning("without onnx among the formats this run cannot be released")
         LOGGER.info("checking that %s can be exported", config["model_id"])
         verify.check_parity_before_training(model)
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
         # ---- Training
         train_and_save(config, model, train, validation, run_dir, console)
-        # ---- Evaluation; the test split is read here, once
+        # ---- Evaluation: the only use of the test split, after the epoch was chosen
         trained = load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test")
         scores = evaluate_and_save(config, dataset, trained, test, run_dir)
         # ---- Export, verification, verdict, card
         is_released = deliver(config, trained, test, scores, run_dir, console)
-        shutil.rmtree(run_dir / checkpoint.TRAINING)
+        run_folder.finish(run_dir)
         return 0 if is_released else 1
 
 
@@ -141,7 +142,7 @@ def train_and_save(
     graphdef, params, model_state = state_module.take_apart(model)
     state = state_module.first_state(params, model_state, optimizer)
     LOGGER.info(
-        "training %s: %s parameters, %d epochs of %d steps on %s",
+        "training %s: %s parameters, epochs: %d, steps in each: %d, on %s",
         config["model_id"],
         f"{state_module.num_parameters(params):,}",
         config["epochs"],
@@ -149,7 +150,7 @@ def train_and_save(
         jax.devices()[0].device_kind,
     )
     criterion, streams = losses.CRITERIA[config["criterion_id"]], make_streams(config["seed"])
-    with checkpoint.TrainingCheckpoints(run_dir / checkpoint.TRAINING) as checkpoints:
+    with checkpoint.TrainingCheckpoints(run_dir / run_folder.TRAINING) as checkpoints:
         fitted = fit(
             state,
             make_train_steps(
@@ -236,8 +237,10 @@ def deliver(
     if not config["skip_export"]:
         formats = formats_to_export(config)
         write_exports(formats, trained, run, run_dir)
-        LOGGER.info("verifying %s on %d test images", ", ".join(formats), len(test.labels))
-        verification = verify.verify_files(run_dir, formats, *test, scores, *trained)
+        # Those that an earlier export has left are judged as well: they ship along.
+        present = [name for name in PATHS if name != "orbax" and (run_dir / PATHS[name]).exists()]
+        LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
+        verification = verify.verify_files(run_dir, present, *test, scores, *trained)
         write_json(run_dir / run_folder.VERIFICATION, verification)
     seconds = sum(row["seconds"] for row in history["epochs"])
     training = {
@@ -267,7 +270,7 @@ def write_exports(
         "class_names": json.dumps(dataset["class_names"]),
         "config_hash": run["config_hash"],
         "data_hash": dataset["data_hash"],
-        "versions": json.dumps(run["environment"]["versions"], sort_keys=True),
+        "versions": json.dumps(environment.versions(), sort_keys=True),
     }
     model = state_module.rebuild(*trained)
     writers = {

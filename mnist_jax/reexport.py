@@ -4,18 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
 from mnist_jax import log, run_folder
 from mnist_jax.config import EXPORT_FORMATS
 from mnist_jax.errors import UserError
-from mnist_jax.files import read_json
+from mnist_jax.train import run_as_program
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 where the model is released, 1 where a criterion refused, 2 on a mistake."""
-    parser = argparse.ArgumentParser("scripts/export", description=__doc__, allow_abbrev=False)
+    parser = _Parser("scripts/export", description=__doc__, allow_abbrev=False)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
     parser.add_argument(
         *("--export_format", "--export-format"),
@@ -28,21 +29,31 @@ def main(arguments: Sequence[str]) -> int:
         ("manual", "folder with the raw published files; as in the run, unless given"),
     ):
         parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
-    options = parser.parse_args(arguments)
     console = Console()
     try:
+        options = parser.parse_args(arguments)
         with log.to_terminal(console):
             return export_again(options, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command begins again", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other command here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see scripts/export --help")
 
 
 def export_again(options: argparse.Namespace, console: Console) -> int:
     """Runs the pipeline's last stages on the checkpoint of a finished run."""
-    if not (options.run_dir / run_folder.RELEASE).is_file():
+    if not run_folder.is_finished(options.run_dir):
         raise UserError(f"{options.run_dir} holds no finished run; name the folder of one")
-    run = read_json(options.run_dir / run_folder.CONFIG)
+    run = run_folder.read_config(options.run_dir)
     config = run["config"]
     config["skip_export"] = False
     for key in ("export_format", "data_dir", "manual_dir"):
@@ -50,7 +61,7 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
             config[key] = getattr(options, key)
     from mnist_jax import data, pipeline
 
-    with log.to_file(options.run_dir / run_folder.LOG):
+    with run_folder.lock(options.run_dir), log.to_file(options.run_dir / run_folder.LOG):
         dataset = pipeline.prepare_data(config)
         if dataset.data_hash != run["dataset"]["data_hash"]:
             raise UserError(
@@ -65,4 +76,4 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_as_program(main)

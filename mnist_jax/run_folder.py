@@ -1,14 +1,15 @@
 """A run's folder: where things are, and who may use it."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import checkpoint
 from mnist_jax.config import PLACES
-from mnist_jax.errors import UserError
+from mnist_jax.errors import StoppedError, Terminated, UserError
 from mnist_jax.files import read_json
 
 LOG = "pipeline.log"
@@ -18,46 +19,118 @@ HISTORY = "logs/history.json"
 VERIFICATION = "logs/verification.json"
 RELEASE = "logs/release.json"
 TENSORBOARD = "logs/tensorboard"
+RELEASED = "models/checkpoint"
+TRAINING = "models/training"  # of an unfinished run
 
 
 @contextmanager
 def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Makes the folder, or takes up an unfinished run of the same configuration in it.
 
-    A failure before the first epoch is saved removes a folder that was made here.
+    Whatever ends the run before its first epoch is saved leaves the disk as it was.
 
     Raises:
-        UserError: the folder cannot be made, holds a finished run, a run of another configuration,
-            or something that is no run.
+        UserError: the folder cannot be made, is in use, holds a finished run, a run of another
+            configuration, or something that is no run.
+        StoppedError: in place of KeyboardInterrupt.
     """
-    is_new = _check_free(run_dir, config)
+    made = _make(run_dir)
+    with lock(run_dir):
+        is_new = _check_free(run_dir, config)
+        try:
+            yield
+        except BaseException as error:
+            is_kept = not is_new or _has_results(run_dir)
+            if not is_kept:
+                _empty(run_dir)
+                for folder in made:
+                    folder.rmdir()
+            if isinstance(error, KeyboardInterrupt):
+                raise _interrupted(run_dir, error, is_kept) from None
+            raise
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder for as long as this one works in it.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    handle = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"{run_dir} is in use by another process; wait for it, or give another --output-dir"
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Returns whether a run has come to its end, the card included."""
+    return (run_dir / RELEASE).is_file() and not (run_dir / TRAINING).exists()
+
+
+def finish(run_dir: Path) -> None:
+    """Removes what only an unfinished run needs; the run is finished from the renaming on."""
+    spent = run_dir / f"{TRAINING}.spent"
+    (run_dir / TRAINING).rename(spent)
+    shutil.rmtree(spent)
+
+
+def _make(run_dir: Path) -> list[Path]:
+    """Makes a folder and those above it; returns the ones made, the innermost first."""
+    pattern = [character for character in "[]*?" if character in str(run_dir.absolute())]
+    if pattern:
+        raise UserError(
+            f"{run_dir.absolute()} holds {pattern[0]!r}, which the checkpoint library takes for a "
+            "pattern; give another --output-dir"
+        )
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{run_dir} is a file, not a folder; give another --output-dir") from error
     except OSError as error:
         raise UserError(
             f"cannot make the folder {run_dir}: {error.strerror}; give another --output-dir"
         ) from error
-    try:
-        yield
-    except BaseException:
-        if is_new and not any((run_dir / checkpoint.TRAINING).glob("[0-9]*")):
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
+    return made
+
+
+def _has_results(run_dir: Path) -> bool:
+    """Returns whether anything is there that took training to make."""
+    epochs = (run_dir / TRAINING).glob("[0-9]*")
+    return (run_dir / HISTORY).exists() or any(epochs)
+
+
+def _empty(run_dir: Path) -> None:
+    for entry in run_dir.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()
+
+
+def _interrupted(run_dir: Path, error: KeyboardInterrupt, is_kept: bool) -> StoppedError:
+    status = 143 if isinstance(error, Terminated) else 130
+    if not is_kept:
+        return StoppedError("interrupted before the first epoch was saved; nothing is left", status)
+    return StoppedError(f"interrupted; the same flags and --output-dir {run_dir} go on", status)
 
 
 def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
     """Returns whether the run is a new one."""
-    if not run_dir.exists():
-        return True
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir} is a file, not a folder; give another --output-dir")
     if all(entry.name == LOG for entry in run_dir.iterdir()):
         return True  # empty, or cut off before anything was known
     if not (run_dir / CONFIG).is_file():
         raise UserError(f"{run_dir} is not empty and holds no run; give another --output-dir")
-    if (run_dir / RELEASE).is_file():
+    if is_finished(run_dir):
         raise UserError(f"{run_dir} holds a finished run; give another --output-dir")
-    before = read_json(run_dir / CONFIG)["config"]
+    before = read_config(run_dir)["config"]
     changed = [
         key
         for key in sorted(config)
@@ -70,6 +143,18 @@ def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
             f"{jsonable(config[key])!r}; give another --output-dir, or the same flags to go on"
         )
     return False
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Reads `config.json`.
+
+    Raises:
+        UserError: it is missing, or not what a run writes.
+    """
+    run = read_json(run_dir / CONFIG)
+    if not isinstance(run, dict) or not isinstance(run.get("config"), dict):
+        raise UserError(f"{run_dir / CONFIG} is not what a run writes; it is damaged, run again")
+    return run
 
 
 def jsonable(value: Any) -> Any:

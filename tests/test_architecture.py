@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_jax import checkpoint, config, data, export
+from mnist_jax import config, data, export, run_folder
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mnist_jax"
@@ -21,8 +21,8 @@ ORDER = [
     {"augment"},
     {"state"},
     {"step"},
-    {"checkpoint"},
     {"run_folder"},
+    {"checkpoint"},
     {"evaluate"},
     {"fit"},
     {"export"},
@@ -101,7 +101,7 @@ def test_no_default_hides_behind_a_config_lookup():
 def test_names_that_are_repeated_to_the_left_agree():
     assert config.DATASET_IDS == data.DATASET_IDS
     assert config.EXPORT_FORMATS == export.FORMATS
-    assert export.PATHS["orbax"] == checkpoint.RELEASED
+    assert export.PATHS["orbax"] == run_folder.RELEASED
 
 
 def test_files_stay_readable():

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from mnist_jax import config, run_folder
-from mnist_jax.errors import UserError
+from mnist_jax.errors import StoppedError, Terminated, UserError
 from mnist_jax.files import write_json
 
 CONFIG = config.default().to_dict()
@@ -66,10 +69,71 @@ def test_an_early_failure_leaves_no_folder_behind(tmp_path):
 
 
 def test_a_failure_after_a_saved_epoch_leaves_the_run(tmp_path):
-    with pytest.raises(KeyboardInterrupt), run_folder.claim(tmp_path / "run", CONFIG):
+    with (
+        pytest.raises(StoppedError, match=r"same flags and --output-dir .*run go on") as stopped,
+        run_folder.claim(tmp_path / "run", CONFIG),
+    ):
         (tmp_path / "run" / "models" / "training" / "1").mkdir(parents=True)
         raise KeyboardInterrupt
+    assert stopped.value.status == 130
     assert (tmp_path / "run" / "models" / "training" / "1").is_dir()
+
+
+def test_a_stop_before_leaves_the_disk_as_it_was(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "mine", tmp_path / "p" / "q" / "r"):
+        with (
+            pytest.raises(StoppedError, match="nothing is left") as stopped,
+            run_folder.claim(folder, CONFIG),
+        ):
+            unfinished(folder)
+            raise Terminated
+        assert stopped.value.status == 143
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_failure_at_the_very_end_leaves_the_finished_run(tmp_path):
+    with pytest.raises(StoppedError), run_folder.claim(tmp_path / "run", CONFIG):
+        unfinished(tmp_path / "run")
+        write_json(tmp_path / "run" / run_folder.HISTORY, {})
+        write_json(tmp_path / "run" / run_folder.RELEASE, {})
+        raise KeyboardInterrupt
+    assert run_folder.is_finished(tmp_path / "run")
+
+
+def test_a_run_without_its_card_is_not_finished(tmp_path):
+    unfinished(tmp_path)
+    write_json(tmp_path / run_folder.RELEASE, {})
+    (tmp_path / run_folder.TRAINING / "1").mkdir(parents=True)
+    assert not run_folder.is_finished(tmp_path)
+    enter(tmp_path)
+    run_folder.finish(tmp_path)
+    assert run_folder.is_finished(tmp_path)
+    assert not (tmp_path / run_folder.TRAINING).exists()
+
+
+def test_two_processes_never_share_a_run(tmp_path):
+    code = f"""
+import pathlib, sys
+from mnist_jax import config, run_folder
+with run_folder.claim(pathlib.Path({str(tmp_path / "run")!r}), config.default().to_dict()):
+    print('in', flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match="in use by another process; wait for it"):
+            enter(tmp_path / "run")
+        other.communicate("")
+    enter(tmp_path / "run")
+
+
+def test_a_configuration_that_no_run_wrote_is_named(tmp_path):
+    write_json(tmp_path / run_folder.CONFIG, {"config": 3})
+    with pytest.raises(UserError, match=r"config\.json is not what a run writes; it is damaged"):
+        enter(tmp_path)
 
 
 def test_a_failure_never_removes_what_was_there_before(tmp_path):

@@ -99,8 +99,19 @@ WRONG = {
     "decay without adamw": (nothing, ["--config.weight_decay=0.1"], "only adamw takes it"),
     "momentum without sgd": (nothing, ["--config.momentum=0.9"], "only sgd takes it"),
     # configs
-    "missing recipe": (nothing, ["--config=none.py"], "No such file.*'none.py'"),
-    "unknown key": (nothing, ["--config.widht=3"], "unknown key of the config.*widht"),
+    "missing recipe": (
+        nothing,
+        ["--config=none.py"],
+        "--config=none.py names no file; give a recipe",
+    ),
+    "no recipe": (nothing, ["--config="], "--config= names no file"),
+    "a folder for a recipe": (nothing, ["--config=."], "--config=. names no file"),
+    "unknown key": (nothing, ["--config.widht=3"], "unknown key of the config: widht; see"),
+    "nearly a key": (
+        nothing,
+        ["--config.learning_rat=3"],
+        "unknown key of the config: learning_rat; Did you mean learning_rate instead of",
+    ),
     "wrong type": (nothing, ["--config.epochs=x"], "--config.epochs=x"),
     "recipe with a syntax error": (recipe("def"), ["--config=recipe.py"], "invalid syntax"),
     "recipe without get_config": (recipe("x = 1"), ["--config=recipe.py"], "get_config"),
@@ -139,6 +150,20 @@ WRONG = {
         lambda folder: (folder / "run").write_text(""),
         ["--output-dir=run"],
         "run is a file, not a folder",
+    ),
+    "a pattern for a folder": (nothing, ["--output-dir=a[b]"], r"holds '\[', which the checkpoint"),
+    "an .env of bytes": (
+        lambda folder: (folder / ".env").write_bytes(b"\xff\xfe\xff"),
+        [],
+        ".env cannot be read",
+    ),
+    "a damaged unfinished run": (
+        lambda folder: (
+            [(folder / "run" / "logs").mkdir(parents=True)]
+            and (folder / "run" / "logs" / "config.json").write_text("{}")
+        ),
+        ["--output-dir=run"],
+        "config.json is not what a run writes",
     ),
     "a folder of something else": (occupied, ["--output-dir=run"], "holds no run"),
     "a finished run": (finished, ["--output-dir=run"], "holds a finished run"),
