@@ -12,9 +12,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mnist_jax.config import PLACES
 from mnist_jax.files import read_json, write_text
-from mnist_jax.release import show, wilson
+from mnist_jax.release import show_measured, show_rule, wilson
 
 HUB_IDS = {"mnist_v1": "ylecun/mnist", "fashion_mnist_v1": "zalando-datasets/fashion_mnist"}
+# What is made of the trained model; a later export of the same run can choose otherwise.
+ABOUT_OUTPUT = ("export_format", "skip_export", "skip_visualizations")
 # What a model that knows only one data set cannot do.
 LIMITATIONS = {
     "digits_v1": """The digits were scanned at 8 x 8 pixels and are enlarged, smoother than a real
@@ -48,11 +50,13 @@ CARD = """\
 
 The measured value is what is compared; the interval (Wilson, 95 %) says how sure it is.
 Accuracies run from 0 to 1.
+`metrics_consistent` holds if the numbers of the test split agree with one another; `verified` if
+every check of the exported files passed and the ONNX file gets as many test images right as JAX.
 
 ## Intended use
 
-Sorting pictures like those of *{dataset[title]}* into the classes
-{class_names}.
+Sorting pictures like those of *{dataset[title]}* into the
+classes {class_names}.
 
 Meant for teaching, for benchmarks and as an example of a release that is proven before it ships.
 
@@ -87,7 +91,7 @@ The validation split chose the epoch; the test split was read only afterwards.
 | epochs | {training[num_epochs]}, of which epoch {training[best_epoch]} was kept |
 | train, during that epoch | loss {best[train_loss]:.4f}, accuracy {best[train_accuracy]:.4f} |
 | validation, after it | loss {validation[loss]:.4f}, accuracy {validation[accuracy]:.4f} |
-| time | {training[seconds]:,.1f} s, {training[images_per_s]:,.0f} images/s |
+| time | {training[seconds]:,.1f} s; {training[images_per_s]:,.0f} images/s, median over epochs |
 | hardware | {environment[num_devices]} x {environment[device_kind]}; CPU {environment[cpu]} |
 
 ## Results on the test split
@@ -134,14 +138,16 @@ The same training again (add `--data-dir` or `--manual-dir` where your data lies
 ```
 """
 LATENCY = """\
-Latency of the ONNX file, batch {batch_size}, {threads} thread: p50 {p50_ms:.4g} ms,
-p90 {p90_ms:.4g} ms, p99 {p99_ms:.4g} ms over {num_runs:,} runs; the timing {settled}. Loading takes
-{load_ms:.4g} ms, the first call {first_call_ms:.4g} ms. Machine: {cpu}, ONNX Runtime
+Latency of the ONNX file, batch {batch_size}, {threads} thread: p50 {p50_ms:.3f} ms,
+p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {settled}. Loading takes
+{load_ms:.3f} ms, the first call {first_call_ms:.3f} ms. Machine: {cpu}, ONNX Runtime
 {onnxruntime}."""
 SNIPPET = Template('''\
 Input `image`: float32 `[batch, 1, 28, 28]`, grey levels 0 to 1, light on black; normalisation is
-inside the graph. Output `scores`: float32 `[batch, $num_classes]`, class probabilities of a CNN,
-capsule lengths of a capsule network. In the run's folder, with paths of pictures as arguments:
+inside the graph. Output `scores`: float32 `[batch, $num_classes]`, one number per class, of which
+the largest wins: $scores.
+
+After `pip install onnxruntime pillow`, in the run's folder, with paths of pictures as arguments:
 
 ```python
 import sys
@@ -245,8 +251,8 @@ def _criteria(criteria: list[dict]) -> str:
         (
             "pass" if row["passed"] else "**FAIL**",
             row["name"],
-            show(row["measured"], row["unit"]),
-            f"{row['rule']} {show(row['threshold'], row['unit'])}",
+            show_measured(row),
+            show_rule(row),
             "" if row["n"] is None else f"{row['n']:,}",
             _interval(row["interval_95"]),
             row["detail"] if row["passed"] else "",  # a failure's is among the reasons
@@ -317,8 +323,19 @@ def _loading(release: dict) -> str:
     if onnx_file is None:
         return "This run has no ONNX file."
     return SNIPPET.substitute(
-        num_classes=len(names), class_names=names, path=repr(onnx_file["path"])
+        num_classes=len(names),
+        class_names=names,
+        path=repr(onnx_file["path"]),
+        scores=_scores(release["metrics"]["model_id"]),
     )
+
+
+def _scores(model_id: str) -> str:
+    """What a network's scores are."""
+    # The one capsule network that ends in a softmax.
+    if "capsule" not in model_id or model_id == "mnist_hvc_capsule_v1":
+        return "probabilities, which sum to one"
+    return "lengths of capsules, from 0 to 1, which do not sum to one"
 
 
 def _onnx_file(release: dict) -> dict[str, Any] | None:
@@ -326,14 +343,13 @@ def _onnx_file(release: dict) -> dict[str, Any] | None:
 
 
 def _command(config: dict) -> str:
-    """Every key that can change the result, so that it stands when a default changes."""
-    arguments = ["scripts/train"]
-    for key, value in config.items():
-        if isinstance(value, list):
-            arguments += [f"--{key}={shlex.quote(item)}" for item in value]
-        elif key not in PLACES:
-            arguments.append(f"--config.{key}={shlex.quote(str(value))}")
-    return " \\\n  ".join(arguments)
+    """Every key that can change the model, so that it stands when a default changes."""
+    arguments = [
+        f"--config.{key}={shlex.quote(str(value))}"
+        for key, value in config.items()
+        if key not in PLACES and key not in ABOUT_OUTPUT
+    ]
+    return " \\\n  ".join(["scripts/train", *arguments])
 
 
 def _interval(interval_95: list[float] | None) -> str:
@@ -358,5 +374,7 @@ def _escaped(tree: Any) -> Any:
         return [_escaped(value) for value in tree]
     if not isinstance(tree, str):
         return tree
-    line = html.escape(" ".join(tree.split()), quote=False)
+    line = " ".join(tree.split())
+    # "<" and "&" only where a tag or an entity could begin, so that "<= 10 MB" stays as it is.
+    line = re.sub(r"<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", lambda match: html.escape(match[0]), line)
     return re.sub(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)

@@ -69,9 +69,10 @@ def _confusion_matrix(release: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(size_inches + 0.6, size_inches))
     axes = figure.add_subplot()
     axes.imshow(colors)
+    luminance = colors[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722)
     for (row, column), count in np.ndenumerate(counts):
-        is_dark = row != column and count > most / 4
-        color = "white" if is_dark else "black"
+        # Below this luminance white contrasts more than black does.
+        color = "white" if luminance[row, column] < 0.179 else "black"
         if count:
             axes.text(column, row, count, color=color, ha="center", va="center", size="small")
     turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
@@ -131,15 +132,19 @@ def _training(release: dict[str, Any], history: dict[str, Any], metric: str, lab
         values = [row[f"{split}_{metric}"] for row in rows]
         legend = f"{split}, {moment} (n = {release['run']['dataset'][f'num_{split}']:,})"
         marker = marker if len(rows) <= MAX_EPOCHS_WITH_MARKERS else ""
-        axes.plot(epochs, values, marker=marker, color=color, label=legend)
+        axes.plot(epochs, values, marker=marker, color=color, label=legend, clip_on=False)
     best = rows[epochs.index(best_epoch)][f"validation_{metric}"]
     legend = f"epoch kept: {best_epoch}, validation {best:.4f}"
-    axes.plot(best_epoch, best, "o", ms=14, mfc="none", color="black", label=legend)
+    ring = {"marker": "o", "ms": 14, "mfc": "none", "color": "black", "ls": "none"}
+    axes.plot(best_epoch, best, **ring, label=legend, clip_on=False)
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.margins(y=0.15)
+    axes.margins(y=0.1)
+    low, high = axes.get_ylim()
+    axes.set_ylim((0, high) if metric == "loss" else (max(low, 0), min(high, 1.005)))
     axes.grid(axis="y")
-    axes.set(xlabel="epoch", ylabel=label, title=f"{_title(release)}: {metric} during training")
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.set_title(f"{_title(release)}: {metric} during training", pad=12)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", columnspacing=1.2)
     return figure
 

@@ -58,13 +58,25 @@ def wilson(num_correct: int, num_examples: int) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
-def show(value: float | int | None, unit: str = "") -> str:
-    """A measurement for people; six digits, so that 0.96996 never looks like 0.97."""
-    if value is None:
+def show_measured(row: dict[str, Any]) -> str:
+    """A measurement for people: four decimals, three with a unit, six where these would mislead.
+
+    So 0.969983 against a threshold of 0.97 is not shown as 0.9700.
+    """
+    measured, threshold, unit = row["measured"], row["threshold"], row["unit"]
+    if measured is None:
         return "not measured"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g} {unit}".rstrip()
+    if isinstance(measured, bool):
+        return "yes" if measured else "no"
+    shown = f"{measured:.3f}" if unit else f"{measured:.4f}"
+    if _side(float(shown), threshold) != _side(measured, threshold):
+        shown = f"{measured:.6f}"
+    return f"{shown} {unit}".rstrip()
+
+
+def show_rule(row: dict[str, Any]) -> str:
+    """What a criterion asks for, for people: ">= 0.97", or "must hold"."""
+    return "must hold" if row["threshold"] is True else f"{row['rule']} {_show_threshold(row)}"
 
 
 def table(release: dict) -> Group:
@@ -78,8 +90,8 @@ def table(release: dict) -> Group:
         cells = (
             "pass" if row["passed"] else "FAIL",
             row["name"],
-            show(row["measured"], row["unit"]),
-            f"{row['rule']} {show(row['threshold'], row['unit'])}",
+            show_measured(row),
+            show_rule(row),
             "" if row["n"] is None else str(row["n"]),
             "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         )
@@ -93,6 +105,16 @@ def table(release: dict) -> Group:
     else:
         verdict = f"RELEASED: all {len(criteria)} criteria passed"
     return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
+
+
+def _show_threshold(row: dict[str, Any]) -> str:
+    """The threshold as it was given: 0.97, 50 ms."""
+    return f"{row['threshold']:.15g} {row['unit']}".rstrip()
+
+
+def _side(value: float | int, threshold: float | int) -> int:
+    """1 above the threshold, -1 below, 0 on it."""
+    return (value > threshold) - (value < threshold)
 
 
 def _row(name: str, measured: Any, rule: str, threshold: Any, **rest: Any) -> dict[str, Any]:
@@ -117,7 +139,7 @@ def _reasons(row: dict[str, Any]) -> list[str]:
     if measured is None:
         return [f"{name} was not measured: {detail}"]
     side = {">=": "below", "<=": "above", "<": "not below"}[row["rule"]]
-    line = f"{name} {show(measured, unit)} is {side} {show(threshold, unit)}"
+    line = f"{name} {show_measured(row)} is {side} {_show_threshold(row)}"
     if measured != threshold:
         line += f" by {abs(measured - threshold):.3g} {unit}".rstrip()
     return [f"{line}; {detail}" if detail else line]
@@ -132,15 +154,24 @@ def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, A
         doubt = "without one error, look for test images among the training images"
         whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
         rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))
-    classes = [(_proportion(row), row.get("class_name")) for row in metrics.get("per_class", [])]
-    # A class that cannot be measured, having no examples say, is worse than any that can.
-    worst, name = min(
-        classes or [(_proportion({}), None)],
-        key=lambda pair: -1 if pair[0]["measured"] is None else pair[0]["measured"],
-    )
-    worst["detail"] = f"worst class: {name}"
+    worst = _worst_class(metrics.get("per_class", []))
     threshold = config["min_per_class_accuracy"]
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
+
+
+def _worst_class(classes: list[dict]) -> dict[str, Any]:
+    """The lowest accuracy as a row's measured, n, interval_95, detail; of equals, the least n."""
+    rows = [(_proportion(row), row.get("class_name")) for row in classes]
+    rows = rows or [(_proportion({}), None)]
+    worst, name = min(
+        rows,
+        # A class that cannot be measured, having no examples say, is worse than any that can.
+        key=lambda pair: (pair[0]["measured"], pair[0]["n"]) if pair[0]["n"] else (-1, 0),
+    )
+    worst["detail"] = f"worst class: {name}"
+    if worst["n"] and len(rows) > 1 and len({row["measured"] for row, _ in rows}) == 1:
+        worst["detail"] = f"all classes alike; n and interval of the smallest, {name}"
+    return worst
 
 
 def _proportion(counts: dict) -> dict[str, Any]:
@@ -186,15 +217,17 @@ def _verification_failures(
         return ["export was skipped, and a run without export is never a release"]
     try:
         accuracy, checks = verification["accuracy"], verification["checks"]
-        in_file = (accuracy["num_correct_onnx"], accuracy["num_examples"])
-        tested = (metrics.get("num_correct"), metrics.get("num_examples"))
+        in_file = f"{accuracy['num_correct_onnx']} of {accuracy['num_examples']}"
+        tested = f"{metrics.get('num_correct')} of {metrics.get('num_examples')}"
         if verification["failures"]:
             return [" ".join(line.split()) for line in verification["failures"]]
         all_passed = all(row["passed"] is True for row in [verification, *checks])
         if not checks or not all_passed:
             return ["verification.json does not say that checks were made and all passed"]
+        if accuracy["num_correct_onnx"] is None:
+            return ["no ONNX file was verified"]
         if in_file != tested:
-            return [f"the file has {in_file} images right and in all, metrics.json {tested}"]
+            return [f"the ONNX file gets {in_file} test images right, metrics.json says {tested}"]
     except (KeyError, TypeError) as error:
         return [f"verification.json is incomplete: {error!r}"]
     return []

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from huggingface_hub import ModelCard
+from hypothesis import example, given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from onnx import TensorProto, helper
 from PIL import Image
@@ -176,15 +178,22 @@ def test_a_released_card_says_so_first(tmp_path):
     criteria = tables_of(card)[0]
     assert len(criteria) == 8
     assert criteria[1] == [
-        *("pass", "test_accuracy", "0.990467", ">= 0.97", "3,147", "0.9864 to 0.9933", "")
+        *("pass", "test_accuracy", "0.9905", ">= 0.97", "3,147", "0.9864 to 0.9933", "")
     ]
+
+
+def test_the_rules_read_well_in_the_source_too(tmp_path):
+    card = write_card(tmp_path, min_test_accuracy=0.9999)
+    for rule in (">= 0.9999", ">= 0.9", "< 1", "must hold", "<= 10 MB", "<= 50 ms"):
+        assert f"| {rule} |" in card
+    assert "`metrics_consistent` holds if" in card
 
 
 def test_a_refused_card_says_so_and_why_first(tmp_path):
     card = write_card(tmp_path, min_test_accuracy=0.9999)
     lines = ModelCard(card).text.strip().splitlines()
     assert lines[2] == "> **REFUSED: do not use this model as a release.**"
-    assert lines[4] == "> - test_accuracy 0.990467 is below 0.9999 by 0.00943"
+    assert lines[4] == "> - test_accuracy 0.9905 is below 0.9999 by 0.00943"
     assert tables_of(card)[0][1][0] == "FAIL"
     assert "RELEASED" not in card
 
@@ -224,9 +233,16 @@ def test_the_sections_hold_what_the_json_files_hold(tmp_path):
     card = write_card(tmp_path)
     for heading, wanted in {
         "Data": ["54,321", "5,432", "3,147", "CC BY-SA 3.0", "dada" * 16],
-        "Training": ["1,199,882", "nll, adam", "61.5 s", "A Processor 9000", "0.0311", "0.9912"],
+        "Training": [
+            "1,199,882",
+            "nll, adam",
+            "61.5 s; 4,200 images/s, median over epochs",
+            "A Processor 9000",
+            "0.0311",
+            "0.9912",
+        ],
         "Results on the test split": ["0.0345", "0.0041", "15 bins", "2 taken for 1 (11 of 1,032)"],
-        "Verification of the exported files": ["3.4e-07", "ab" * 32, "4,803,211", "p90 0.1271 ms"],
+        "Verification of the exported files": ["3.4e-07", "ab" * 32, "4,803,211", "p90 0.127 ms"],
         "Provenance": ["c0ffee", "jax 0.10.2", "3.11.7"],
     }.items():
         for text in wanted:
@@ -284,6 +300,15 @@ def test_nasty_names_cannot_break_the_card(tmp_path):
     assert f"CLASS_NAMES = {NASTY!r}" in code
 
 
+@given(st.text(alphabet="<>&;=!?/#-ab1x \\`*_[]()|~$\n\"'") | st.text())
+@example("<b>bold</b> <!-- --> <?x?> </p> &lt; &#60; <http://x> < 1 <= 2 >= 3")
+def test_an_escaped_string_is_shown_as_it_is(text):
+    (inline,) = MarkdownIt("commonmark").parseInline(model_card._escaped(text))
+    assert {token.type for token in inline.children} <= {"text", "text_special"}
+    shown = "".join(token.content for token in inline.children)
+    assert shown == " ".join(text.split()).replace("\0", "\ufffd")
+
+
 def test_a_card_without_export_has_nothing_to_load_and_says_why(tmp_path):
     card = write_card(tmp_path, verification=None, skip_export=True)
     assert "> **REFUSED" in card
@@ -339,22 +364,51 @@ def test_the_commit_is_told_as_it_is(commit, clean, shown, tmp_path):
     assert tables_of(card)[-1][1] == ["git commit", shown]
 
 
-def test_the_command_makes_the_same_configuration(tmp_path):
+def test_the_command_trains_the_same_model(tmp_path):
     changes = {
         "dataset_id": "fashion_mnist_v1",
         "learning_rate": 3e-05,
         "augment_rotation_degrees": 10.0,
-        "export_format": ("onnx", "safetensors"),
-        "skip_visualizations": True,
+        "min_test_accuracy": 0.9,
         "data_dir": "/somewhere/private",
     }
-    card = write_card(tmp_path, **changes)
+    about_output = {
+        "export_format": ("onnx", "safetensors"),
+        "skip_export": True,
+        "skip_visualizations": True,
+    }
+    card = write_card(tmp_path, **changes, **about_output)
     assert "/somewhere/private" not in card
     code = re.search(r"```sh\n(.*?)\n```", card, re.DOTALL)[1]
+    assert not any(key in code for key in about_output)
     program, *arguments = shlex.split(code.replace("\\\n", ""))
     assert program == "scripts/train"
     parsed = config_module.parse(arguments, {}, datetime(2026, 1, 1))
     assert config_module.config_hash(parsed) == config_module.config_hash(make_config(**changes))
+    named = {argument.partition("=")[0].removeprefix("--config.") for argument in arguments}
+    assert named == {*config_module.default()} - {*about_output} - {*config_module.PLACES}
+
+
+@pytest.mark.parametrize(
+    ("model_id", "said"),
+    [
+        ("mnist_cnn_v1", "probabilities, which sum to one."),
+        ("mnist_hvc_capsule_v1", "probabilities, which sum to one."),
+        ("mnist_capsule_v1", "lengths of capsules, from 0 to 1, which do not sum to one."),
+    ],
+)
+def test_the_card_says_what_this_models_scores_are(model_id, said, tmp_path):
+    write_card(tmp_path)
+    path = tmp_path / "logs" / "release.json"
+    verdict = json.loads(path.read_text())
+    verdict["metrics"]["model_id"] = model_id
+    write_json(path, verdict)
+    model_card.write(tmp_path)
+    card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
+    loading = section(card, "How to load it")
+    assert f"the largest wins: {said}" in loading
+    assert ("capsule" in loading) == ("lengths" in said)
+    assert "pip install onnxruntime pillow" in loading
 
 
 def test_the_snippet_runs_and_agrees_with_numpy(tmp_path):

@@ -73,6 +73,12 @@ def words_of(figure):
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_visible()]
 
 
+def luminance(color):
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ (0.2126, 0.7152, 0.0722)
+
+
 @pytest.mark.parametrize(
     ("release", "num_epochs"),
     [
@@ -111,9 +117,11 @@ def test_pyplot_keeps_no_figure(tmp_path):
     assert matplotlib.pyplot.get_fignums() == []
 
 
-def test_the_confusion_matrix_shows_every_count_and_colours_errors_alone():
-    metrics = MNIST["metrics"]
-    figure = plots._confusion_matrix(MNIST)
+@pytest.mark.parametrize("num_errors", [77, 700])
+def test_the_confusion_matrix_shows_every_count_and_colours_errors_alone(num_errors):
+    release = make_release("mnist_v1", DIGITS, 10_000, num_errors)
+    metrics = release["metrics"]
+    figure = plots._confusion_matrix(release)
     axes = figure.axes[0]
     shown = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in axes.texts}
     counts = np.array(metrics["confusion_matrix"])
@@ -124,10 +132,16 @@ def test_the_confusion_matrix_shows_every_count_and_colours_errors_alone():
     errors = np.where(np.eye(10, dtype=bool), 0, counts)
     brightness = colors[..., :3].sum(axis=-1)
     # One error differs clearly from none, and more errors are darker.
-    assert brightness[errors == 1].max() < 2.7
+    assert brightness[errors == 1].max() < 2.8
     assert brightness[errors == errors.max()].max() < brightness[errors == 1].min()
+    for text in axes.texts:  # WCAG's relative luminance and contrast; 4.5 is its rule for text
+        column, row = text.get_position()
+        bright, dark = sorted(
+            (luminance(text.get_color()), luminance(colors[row, column])), reverse=True
+        )
+        assert (bright + 0.05) / (dark + 0.05) > 4.5
     words = words_of(figure)
-    assert "mnist_cnn_v1 on mnist_v1: 77 of 10,000 test images wrong" in words
+    assert f"mnist_cnn_v1 on mnist_v1: {num_errors} of 10,000 test images wrong" in words
     assert {"true class", "predicted class"} <= set(words)
 
 
@@ -165,3 +179,17 @@ def test_training_curves_show_both_splits_and_the_epoch_that_was_kept(num_epochs
     assert any(word.startswith(f"epoch kept: {best['epoch']}") for word in words)
     ticks = figure.axes[0].get_xticks()
     assert all(tick == int(tick) for tick in ticks)
+
+
+@pytest.mark.parametrize("accuracy", [1.0, 0.992, 0.1, 0.0])
+def test_axes_end_where_accuracy_and_loss_do(accuracy):
+    history = make_history(5)
+    for row in history["epochs"]:
+        row["validation_accuracy"] = accuracy
+    low, high = plots._training(MNIST, history, "accuracy", "").axes[0].get_ylim()
+    accuracies = [accuracy, *(row["train_accuracy"] for row in history["epochs"])]
+    assert 0 <= low <= min(accuracies)
+    assert max(accuracies) < high <= 1.005
+    low, high = plots._training(MNIST, history, "loss", "").axes[0].get_ylim()
+    assert low == 0
+    assert 0.3 < high < 0.4

@@ -125,21 +125,38 @@ def test_the_worst_class_is_named_with_its_own_count():
 
 
 @pytest.mark.parametrize(
+    ("matrix", "n", "detail"),
+    [
+        (
+            [[9, 0, 0], [0, 7, 0], [0, 0, 8]],
+            7,
+            "all classes alike; n and interval of the smallest, class 1",
+        ),
+        ([[9, 1, 0], [1, 4, 0], [0, 2, 8]], 5, "worst class: class 1"),  # 0.9, 0.8, 0.8
+    ],
+)
+def test_of_equally_bad_classes_the_smallest_counts(matrix, n, detail):
+    row = row_of(judge(make_metrics(matrix), min_per_class_accuracy=0.0), "worst_class_accuracy")
+    assert (row["n"], row["detail"]) == (n, detail)
+    assert row["interval_95"] == release.wilson(round(row["measured"] * n), n)
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"min_test_accuracy": 0.9999}, "test_accuracy 0.990467 is below 0.9999 by 0.00943"),
+        ({"min_test_accuracy": 0.9999}, "test_accuracy 0.9905 is below 0.9999 by 0.00943"),
         (
             {"min_per_class_accuracy": 0.99},
-            "worst_class_accuracy 0.98062 is below 0.99 by 0.00938; worst class: class 2",
+            "worst_class_accuracy 0.9806 is below 0.99 by 0.00938; worst class: class 2",
         ),
         (
             {"max_model_size_mb": 4.8},
-            "model_size_mb 4.80321 MB is above 4.8 MB by 0.00321 MB; 4803211 bytes; "
+            "model_size_mb 4.803 MB is above 4.8 MB by 0.00321 MB; 4803211 bytes; "
             "1 MB is 10^6 bytes",
         ),
         (
             {"max_inference_time_ms": 0.1},
-            "inference_time_ms 0.12 ms is above 0.1 ms by 0.02 ms; p90 of 3000 runs, batch 1, "
+            "inference_time_ms 0.120 ms is above 0.1 ms by 0.02 ms; p90 of 3000 runs, batch 1, "
             "a CPU",
         ),
     ],
@@ -175,8 +192,8 @@ def test_a_perfect_score_on_thousands_is_suspicious(matrix, verdict):
     assert judged["verdict"] == verdict
     if verdict == "refused":
         assert judged["reasons"] == [
-            "test_accuracy_not_perfect 1 is not below 1; without one error, look for test images "
-            "among the training images"
+            "test_accuracy_not_perfect 1.0000 is not below 1; without one error, look for test "
+            "images among the training images"
         ]
 
 
@@ -205,7 +222,14 @@ def test_a_run_without_export_is_never_a_release():
         ({"checks": [{"name": "x", "passed": False}]}, ["verified: .* does not say"]),
         (
             {"accuracy": {"num_correct_onnx": 3116, "num_examples": 3147}},
-            [r"verified: the file has \(3116, 3147\) .* metrics.json \(3117, 3147\)"],
+            [
+                r"verified: the ONNX file gets 3116 of 3147 test images right, metrics\.json says "
+                r"3117 of 3147$"
+            ],
+        ),
+        (
+            {"accuracy": {"num_correct_onnx": None, "num_examples": 3147}},
+            ["verified: no ONNX file was verified$"],
         ),
         ({"checks": None}, ["verified: verification.json is incomplete: TypeError"]),
     ],
@@ -353,11 +377,28 @@ def test_wilson_is_the_published_formula(counts):
     assert 0 <= low <= p <= high <= 1
 
 
-def test_numbers_are_shown_without_rounding_a_failure_away():
-    assert release.show(0.96996) == "0.96996"
-    assert release.show(50.0, "ms") == "50 ms"
-    assert release.show(10, "MB") == "10 MB"
-    assert [release.show(value) for value in (None, True, False)] == ["not measured", "yes", "no"]
+@pytest.mark.parametrize(
+    ("measured", "rule", "threshold", "unit", "shown"),
+    [
+        (0.9925, ">=", 0.97, "", ("0.9925", ">= 0.97")),
+        (1.0, ">=", 0.97, "", ("1.0000", ">= 0.97")),
+        (0.97, ">=", 0.97, "", ("0.9700", ">= 0.97")),
+        (0.969983, ">=", 0.97, "", ("0.969983", ">= 0.97")),
+        (0.96996, ">=", 0.96998, "", ("0.969960", ">= 0.96998")),  # 0.9700 would look passed
+        (0.999983, "<", 1.0, "", ("0.999983", "< 1")),
+        (0.39412, "<=", 50.0, "ms", ("0.394 ms", "<= 50 ms")),
+        (50.0001, "<=", 50.0, "ms", ("50.000100 ms", "<= 50 ms")),
+        (4.801642, "<=", 10, "MB", ("4.802 MB", "<= 10 MB")),
+        (None, "<=", 10.0, "MB", ("not measured", "<= 10 MB")),
+        (True, "==", True, "", ("yes", "must hold")),
+        (False, "==", True, "", ("no", "must hold")),
+    ],
+)
+def test_numbers_are_shown_alike_but_never_so_that_the_verdict_looks_wrong(
+    measured, rule, threshold, unit, shown
+):
+    row = {"measured": measured, "rule": rule, "threshold": threshold, "unit": unit}
+    assert (release.show_measured(row), release.show_rule(row)) == shown
 
 
 def test_the_table_has_failures_first_and_the_verdict_last_in_80_columns():
@@ -365,10 +406,13 @@ def test_the_table_has_failures_first_and_the_verdict_last_in_80_columns():
     words = [line.split()[0] for line in lines[1:8]]
     assert words == ["FAIL"] * 4 + ["pass"] * 3
     assert lines[1].split()[1] == "test_accuracy"
-    assert "- test_accuracy 0.990467 is below 0.9999 by 0.00943" in lines
+    assert "- test_accuracy 0.9905 is below 0.9999 by 0.00943" in lines
     assert lines[-1].strip() == "REFUSED: 4 of 7 criteria failed"
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+    assert any(
+        line.split() == ["pass", "verified", "yes", "must", "hold"] for line in printed(judge())
+    )
     assert printed(judge())[-1].strip() == "RELEASED: all 7 criteria passed"
 
 
