@@ -1,10 +1,18 @@
 """Losses per example, by criterion id; the caller reduces."""
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
 from mnist_jax.errors import UserError
+from mnist_jax.models.capsules import lengths
+
+# What one unit of the drawing's error weighs beside one of the margin loss. The authors' code
+# divides the margin loss by 20 (a half of it, and the mean over ten classes instead of the sum) and
+# keeps the 0.0005; Adam ignores the common factor, so only the ratio of the two makes a difference.
+RECONSTRUCTION_WEIGHT_OF_PAPER = 0.0005
+RECONSTRUCTION_WEIGHT_OF_CODE = 0.01
 
 
 def nll(
@@ -25,7 +33,29 @@ def mse(
     return ((jax.nn.softmax(logits) - one_hot) ** 2).sum(axis=-1)
 
 
-CRITERIA = {"nll": nll, "mse": mse}
+def capsule_loss(
+    capsules: Float[Array, "batch classes dims"], labels: Integer[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Returns the margin loss of the capsules' lengths, at least 0.
+
+    Sabour, Frosst, Hinton 2017, equation 4: the true class's length should reach 0.9, the others'
+    should stay below 0.1; what is missing is squared, halved for the others, and summed.
+    """
+    is_label = jax.nn.one_hot(labels, capsules.shape[1])
+    length = lengths(capsules)
+    too_short = jnp.maximum(0.9 - length, 0) ** 2
+    too_long = jnp.maximum(length - 0.1, 0) ** 2
+    return (is_label * too_short + 0.5 * (1 - is_label) * too_long).sum(axis=-1)
+
+
+def reconstruction_loss(
+    drawn: Float[Array, "batch height width 1"], images: Float[Array, "batch height width 1"]
+) -> Float[Array, " batch"]:
+    """Returns the squared error summed over the pixels of each image (not their mean)."""
+    return ((drawn - images) ** 2).sum(axis=(1, 2, 3))
+
+
+CRITERIA = {"nll": nll, "mse": mse, "capsule_loss_v1": capsule_loss}
 
 
 def check_criterion(criterion_id: str, model_id: str, fitting: tuple[str, ...]) -> None:

@@ -1,0 +1,131 @@
+"""What holds for every capsule network alike."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import optax
+import pytest
+from flax import nnx
+
+from mnist_jax.export.onnx import to_bytes
+from mnist_jax.losses import CRITERIA, RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
+from mnist_jax.models.efficient_capsule import EfficientCapsNet
+from mnist_jax.models.hvc_capsule import HVCCapsNet
+from mnist_jax.models.sabour_capsule import SabourCapsNet
+from mnist_jax.state import rebuild, take_apart
+
+NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.__name__)
+def model(request, build):
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def scores(model, compiled, images):
+    run = compiled(model, lambda network, images: network.scores(images))
+    return lambda images: run(images)[0]
+
+
+def training_loss(model, images, labels):
+    outputs = model(images, nnx.Rngs(dropout=0))
+    losses = CRITERIA[model.criteria[0]](outputs, labels)
+    if hasattr(model, "reconstruct"):
+        drawn = model.reconstruct(outputs, labels)
+        losses += RECONSTRUCTION_WEIGHT_OF_PAPER * reconstruction_loss(drawn, images)
+    return losses.mean()
+
+
+def digits(num_images):
+    """Ten patterns with noise, so that there is something to learn."""
+    random = np.random.default_rng(0)
+    labels = np.arange(num_images) % 10
+    patterns = random.random((10, 7, 7)).repeat(4, axis=1).repeat(4, axis=2)
+    images = 0.8 * patterns[labels] + 0.2 * random.random((num_images, 28, 28))
+    return jnp.array(images[..., None], jnp.float32), jnp.array(labels)
+
+
+@pytest.fixture(scope="module")
+def loss_and_gradient(model):
+    """A training step's forward and backward pass on six images, compiled once."""
+    graphdef, _, _ = take_apart(model)
+
+    @jax.jit
+    def loss_and_gradient(params, model_state, images, labels):
+        def loss_fn(params):
+            network = rebuild(graphdef, params, model_state)
+            loss = training_loss(network, images, labels)
+            return loss, take_apart(network)[2]
+
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+    return loss_and_gradient
+
+
+def test_scores_are_between_zero_and_one_and_far_from_saturation(scores, images):
+    assert scores(images).shape == (3, 10)
+    assert scores(images).min() > 0
+    assert scores(images).max() < 0.5  # drawn too wide, weights put every capsule at 0.999
+
+
+def test_an_image_gets_the_same_scores_in_whatever_batch(scores, images):
+    alike = jnp.stack([images[1]] * 3)
+    np.testing.assert_allclose(scores(alike), scores(images)[jnp.array([1, 1, 1])], atol=1e-6)
+
+
+def test_the_data_sets_statistics_change_nothing(model, images, scores, compiled, rebuild_with):
+    other = rebuild_with(model, image_mean=0.5, image_std=0.1)
+    of_other, model_state = compiled(other, lambda network, x: network.scores(x))(images)
+    np.testing.assert_allclose(of_other, scores(images), atol=1e-6)
+    assert not {"image_mean", "image_std"} & set(model_state)
+
+
+def test_half_precision_convolutions_change_little(model, images, scores, compiled, rebuild_with):
+    half = rebuild_with(model, dtype=jnp.bfloat16)
+    of_half, _ = compiled(half, lambda network, x: network.scores(x))(images)
+    assert of_half.dtype == jnp.float32
+    np.testing.assert_allclose(of_half, scores(images), atol=0.02)
+    assert jnp.abs(of_half - scores(images)).max() > 1e-7  # it was asked for, and it was done
+
+
+def test_gradients_are_finite_at_black_images_and_reach_every_parameter(model, loss_and_gradient):
+    _, params, model_state = take_apart(model)
+    images, labels = digits(6)
+    without_biases = jax.tree.map_with_path(
+        lambda path, leaf: 0 * leaf if "bias" in str(path) else leaf, params
+    )
+    for weights in (params, without_biases):  # without them, all capsules are the zero vector
+        _, gradient = loss_and_gradient(weights, model_state, 0 * images, labels)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    _, gradient = loss_and_gradient(params, model_state, images, labels)
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        assert jnp.isfinite(leaf).all(), path
+        assert jnp.abs(leaf).max() > 0, path
+
+
+def test_twenty_steps_from_the_start_lower_the_loss(model, loss_and_gradient):
+    _, params, model_state = take_apart(model)
+    images, labels = digits(6)
+    optimizer = optax.adam(1e-3)
+    opt_state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    losses = []
+    for _ in range(21):
+        (loss, model_state), gradient = loss_and_gradient(params, model_state, images, labels)
+        updates, opt_state = update(gradient, opt_state)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_onnx_file_gives_the_same_scores_in_every_batch(model, images, scores):
+    exported = to_bytes(model, {})
+    operators = {node.op_type for node in onnx.load_from_string(exported).graph.node}
+    assert not operators & {"Loop", "Scan", "If", "Einsum", "Dropout"}
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    for batch in (slice(0, 3), slice(1, 2)):
+        (of_file,) = session.run(None, {"image": np.array(images[batch].transpose(0, 3, 1, 2))})
+        np.testing.assert_allclose(of_file, scores(images)[batch], atol=1e-5)
