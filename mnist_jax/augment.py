@@ -1,9 +1,28 @@
 """Random changes to training images: pure, keyed, jittable."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+def make_augment(
+    augment_id: str, *, max_shift_px: int, max_rotation_degrees: float
+) -> Callable[[PRNGKeyArray, Array], Array] | None:
+    """Returns a function of a key and a batch of images, or None where nothing is to be changed.
+
+    Args:
+        augment_id: `shift_and_rotate`, by the limits below; or `byerly`, which takes none.
+        max_shift_px: of `shift_and_rotate`.
+        max_rotation_degrees: of `shift_and_rotate`.
+    """
+    if augment_id == "byerly":
+        return augment_as_byerly
+    if max_shift_px == 0 and max_rotation_degrees == 0:
+        return None
+    return lambda key, images: shift_and_rotate(key, images, max_shift_px, max_rotation_degrees)
 
 
 def shift_and_rotate(
@@ -43,3 +62,106 @@ def _transform(
         sine * rows + cosine * columns + centre_column,
     ]
     return map_coordinates(image, sources, order=1, mode="constant", cval=0.0)
+
+
+def augment_as_byerly(
+    key: PRNGKeyArray, images: Float[Array, "batch 28 28 1"]
+) -> Float[Array, "batch 28 28 1"]:
+    """Rotates every second image; shifts and squeezes each, and blackens a square in it.
+
+    Byerly, Kalganova, Dear 2021 (arXiv 2001.09136), as in the authors' code
+    (github.com/AdamByerly/BMCNNwHFCs, python/input); Efficient-CapsNet is trained with it too.
+
+    Args:
+        key: one key for the batch.
+        images: grey levels, 0 where there is no ink.
+
+    Returns:
+        Grey levels; squeezing overshoots at edges, so they may leave 0..1 a little, as there.
+    """
+
+    def augment(key, image):
+        rotate_key, shift_key, squeeze_key, erase_key = jax.random.split(key, 4)
+        image = _rotate_or_not(rotate_key, image)
+        image = _shift_within_frame(shift_key, image)
+        image = _squeeze(squeeze_key, image)
+        return _erase(erase_key, image)
+
+    keys = jax.random.split(key, images.shape[0])
+    return jax.vmap(augment)(keys, images[..., 0])[..., None]
+
+
+def _amounts(key: PRNGKeyArray) -> Float[Array, "2"]:
+    """Draws from a normal distribution of deviation 0.33, cut off short of -1 and 1."""
+    return jnp.clip(0.33 * jax.random.normal(key, (2,)), -0.9999, 0.9999)
+
+
+def _rotate_or_not(key: PRNGKeyArray, image: Float[Array, "28 28"]) -> Float[Array, "28 28"]:
+    """Turns by up to 30 degrees about pixel (14, 14), or, half of the time, not at all."""
+    amount, coin = _amounts(key)
+    return jnp.where(coin > 0, image, _rotate(image, jnp.deg2rad(30 * amount)))
+
+
+def _rotate(image: Float[Array, "28 28"], angle: Float[Array, ""]) -> Float[Array, "28 28"]:
+    """Turns counter-clockwise about pixel (14, 14), as OpenCV's warpAffine does; black outside."""
+    rows, columns = jnp.meshgrid(jnp.arange(28.0) - 14, jnp.arange(28.0) - 14, indexing="ij")
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    sources = [cosine * rows + sine * columns + 14, cosine * columns - sine * rows + 14]
+    return map_coordinates(image, sources, order=1, mode="constant", cval=0.0)
+
+
+def _shift_within_frame(key: PRNGKeyArray, image: Float[Array, "28 28"]) -> Float[Array, "28 28"]:
+    """Moves along each axis by a part of the black margin on that side, so that no ink is lost."""
+    amount_key, side_key = jax.random.split(key)
+    amounts = jnp.abs(_amounts(amount_key))
+    is_towards_end = jax.random.bernoulli(side_key, shape=(2,))
+    has_ink = image > 0
+    down, right = (
+        _margin_shift(has_ink.any(axis=1 - axis), amounts[axis], is_towards_end[axis])
+        for axis in (0, 1)
+    )
+    pixels = jnp.arange(28)
+    # What leaves on one side comes in on the other: all black. (jnp.roll takes ten times as long.)
+    return image[(pixels - down) % 28][:, (pixels - right) % 28]
+
+
+def _margin_shift(
+    has_ink: Bool[Array, "28"], amount: Float[Array, ""], is_towards_end: Bool[Array, ""]
+) -> Int[Array, ""]:
+    """Returns by how many pixels to move; the two directions round as the authors' code does."""
+    margin_before, margin_after = jnp.argmax(has_ink), jnp.argmax(has_ink[::-1])
+    back = -jnp.ceil(amount * margin_before)
+    forth = jnp.floor(amount * (1 + margin_after))
+    return jnp.where(is_towards_end, forth, back).astype(jnp.int32)
+
+
+def _squeeze(key: PRNGKeyArray, image: Float[Array, "28 28"]) -> Float[Array, "28 28"]:
+    """Makes the image 1 to 7 pixels narrower, about where it was or a pixel to the right."""
+    width_amount, offset_amount = jnp.abs(_amounts(key))
+    num_lost = jnp.floor(7 * width_amount + 1).astype(jnp.int32)
+    extra_offset = jnp.floor(2 * offset_amount).astype(jnp.int32)
+    return image @ _squeezing_matrices()[num_lost - 1, extra_offset]
+
+
+def _squeezing_matrices() -> Float[Array, "7 2 28 28"]:
+    """Returns the matrix of each squeeze: Lanczos resampling is linear in the pixels of a row.
+
+    The first index is the number of columns lost, from 1; the second the extra offset.
+    """
+    identity = jnp.eye(28)
+
+    def matrix(num_lost, extra_offset):
+        resized = jax.image.resize(identity, (28, 28 - num_lost), "lanczos3", antialias=True)
+        left = num_lost // 2 + extra_offset
+        return jnp.pad(resized, ((0, 0), (left, num_lost - left)))
+
+    return jnp.array([[matrix(lost, extra) for extra in (0, 1)] for lost in range(1, 8)])
+
+
+def _erase(key: PRNGKeyArray, image: Float[Array, "28 28"]) -> Float[Array, "28 28"]:
+    """Blackens a square of 4x4 pixels whose first row and column are 4 to 22 each."""
+    top, left = jax.random.randint(key, (2,), 4, 23)
+    pixels = jnp.arange(28)
+    is_row = (pixels >= top) & (pixels < top + 4)
+    is_column = (pixels >= left) & (pixels < left + 4)
+    return jnp.where(is_row[:, None] & is_column[None, :], 0.0, image)
