@@ -21,6 +21,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 from flax import nnx
 
@@ -28,7 +29,7 @@ from mnist_jax import environment
 from mnist_jax import state as state_module
 from mnist_jax.losses import nll
 from mnist_jax.models import MODELS
-from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.optimizers import make_optimizer
 from mnist_jax.step import make_streams, make_train_steps, no_progress, shuffled
 
 BATCH_SIZE = 64
@@ -65,7 +66,7 @@ def make_ours(images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
     )
     graphdef, params, model_state = state_module.take_apart(model)
     optimizer = make_optimizer(
-        "adam", make_schedule("constant", 1e-3, 1), weight_decay=0.0, momentum=0.0
+        "adam", optax.constant_schedule(1e-3), weight_decay=0.0, momentum=0.0
     )
     steps = make_train_steps(
         graphdef,
@@ -73,8 +74,9 @@ def make_ours(images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
         nll,
         streams,
         batch_size=BATCH_SIZE,
-        augment_shift_px=0,
-        augment_rotation_degrees=0.0,
+        augment=None,
+        reconstruction_weight=0.0,
+        ema_decay=0.0,
     )
     state = state_module.first_state(params, model_state, optimizer)
     data = jax.device_put((images, labels))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -19,11 +20,15 @@ from ml_collections import ConfigDict, config_flags
 from mnist_jax.errors import UserError
 
 # Known here so that a misspelt id is refused before JAX is imported; tests hold them to the code.
-MODEL_IDS = ("mnist_cnn_v1",)
+MODEL_IDS = (
+    *("mnist_cnn_v1", "mnist_capsule_v1"),
+    *("mnist_efficient_capsule_v1", "mnist_hvc_capsule_v1"),
+)
 DATASET_IDS = ("digits_v1", "mnist_v1", "fashion_mnist_v1", "kmnist_v1")
-CRITERION_IDS = ("nll", "mse")
+CRITERION_IDS = ("nll", "mse", "capsule_loss_v1")
 OPTIMIZER_IDS = ("adam", "adamw", "sgd")
-SCHEDULE_IDS = ("constant", "cosine", "one_cycle")
+SCHEDULE_IDS = ("constant", "cosine", "one_cycle", "exponential")
+AUGMENT_IDS = ("shift_and_rotate", "byerly")
 EXPORT_FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 
 # Where a run lives and how much it says: two runs that differ only here give the same model.
@@ -50,6 +55,13 @@ def default() -> ConfigDict:
             "epochs": 5,
             "batch_size": 64,
             "seed": 0,
+            "learning_rate_decay": 0.97,  # over an epoch, with the exponential schedule
+            "learning_rate_floor": 1e-6,  # of the exponential schedule
+            "ema_decay": 0.0,  # of the average of the weights, released in their place; 0: none
+            # Of the squared error, summed over the pixels, that a network with a decoder adds to
+            # its loss (Sabour et al. 2017, section 4.1).
+            "reconstruction_weight": 0.0005,
+            "augment_id": "shift_and_rotate",  # byerly takes no settings
             "augment_shift_px": 0,  # the largest shift along each axis
             "augment_rotation_degrees": 0.0,  # the largest turn either way
             "min_test_accuracy": 0.97,
@@ -121,7 +133,12 @@ def help_text() -> str:
         name += "--" + flag.key.replace("_", "-")
         is_switch = flag.define is flags.DEFINE_boolean
         suffix = "" if is_switch or shown == "" else f" [{shown}]"
-        lines.append(f"  {name:<27} {flag.meaning}{suffix}")
+        lines += textwrap.wrap(
+            f"{flag.meaning}{suffix}",
+            width=100,
+            initial_indent=f"  {name:<27} ",
+            subsequent_indent=" " * 30,
+        )
     others = sorted(set(config) - {flag.key for flag in FLAGS})
     lines += ["", "keys without a flag (--config.KEY=VALUE):"]
     lines += [f"  {key} [{config[key]}]" for key in others]
@@ -251,6 +268,7 @@ def validate(config: Mapping[str, Any]) -> None:
         ("criterion_id", CRITERION_IDS),
         ("optimizer_id", OPTIMIZER_IDS),
         ("schedule_id", SCHEDULE_IDS),
+        ("augment_id", AUGMENT_IDS),
     ):
         _require(config[key] in ids, key, config[key], "one of " + ", ".join(ids))
     formats = config["export_format"]
@@ -266,16 +284,20 @@ def validate(config: Mapping[str, Any]) -> None:
         _require(low <= config[key] <= high, key, config[key], f"from {low} to {high}")
     for key, low, high in (
         ("weight_decay", 0.0, 10.0),
+        ("learning_rate_floor", 0.0, 100.0),
+        ("reconstruction_weight", 0.0, 100.0),
         ("augment_rotation_degrees", 0.0, 180.0),
         ("min_test_accuracy", 0.0, 1.0),
         ("min_per_class_accuracy", 0.0, 1.0),
     ):
         is_within = _is_number(config[key]) and low <= config[key] <= high
         _require(is_within, key, config[key], f"from {low:g} to {high:g}")
-    is_within = _is_number(config["momentum"]) and 0 <= config["momentum"] < 1
-    _require(is_within, "momentum", config["momentum"], "at least 0 and below 1")
+    for key in ("momentum", "ema_decay"):
+        is_within = _is_number(config[key]) and 0 <= config[key] < 1
+        _require(is_within, key, config[key], "at least 0 and below 1")
     for key, high in (
         ("learning_rate", 100.0),
+        ("learning_rate_decay", 1.0),
         ("max_model_size_mb", 1e6),
         ("max_inference_time_ms", 1e6),
     ):

@@ -73,7 +73,7 @@ def fit(
         UserError: a loss or a gradient is not finite; the message names the step.
     """
     history: dict[str, Any] = {"best_epoch": 0, "epochs": []}
-    best: tuple[Any, Any] = (state.params, state.model_state)
+    best: tuple[Any, Any] = (state.weights, state.model_state)
     restored = checkpoints.restore_latest({"state": state, "best": best})
     if restored is not None:
         arrays, history = restored
@@ -86,7 +86,7 @@ def fit(
         for epoch in range(len(history["epochs"]) + 1, epochs + 1):
             order = shuffled(shuffle_key, epoch, len(train.labels))
             state, seen, seconds = _train_epoch(state, train_steps, on_device, order, epoch, bar)
-            scores, losses = predict(state.params, state.model_state, *validation_on_device)
+            scores, losses = predict(state.weights, state.model_state, *validation_on_device)
             validated = summarise(scores, losses, validation.labels)
             row = {
                 "epoch": epoch,
@@ -104,7 +104,7 @@ def fit(
             history["epochs"].append(row)
             if _best_epoch(history) == epoch:
                 history["best_epoch"] = epoch
-                best = jax.tree.map(lambda leaf: leaf.copy(), (state.params, state.model_state))
+                best = jax.tree.map(lambda leaf: leaf.copy(), (state.weights, state.model_state))
             checkpoints.save(epoch, {"state": state, "best": best}, history)
             for name in sorted(set(row) - {"epoch"}):
                 writer.add_scalar(name, row[name], epoch)

@@ -26,6 +26,7 @@ from mnist_jax import (
 )
 from mnist_jax import log as log_module
 from mnist_jax import state as state_module
+from mnist_jax.augment import make_augment
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
@@ -131,7 +132,12 @@ def train_and_save(
     """Trains; leaves the best epoch's weights in the checkpoint and the history beside it."""
     num_batches = len(train.labels) // config["batch_size"]
     schedule = make_schedule(
-        config["schedule_id"], config["learning_rate"], config["epochs"] * num_batches
+        config["schedule_id"],
+        config["learning_rate"],
+        num_steps=config["epochs"] * num_batches,
+        steps_per_epoch=num_batches,
+        decay=config["learning_rate_decay"],
+        floor=config["learning_rate_floor"],
     )
     optimizer = make_optimizer(
         config["optimizer_id"],
@@ -140,7 +146,13 @@ def train_and_save(
         momentum=config["momentum"],
     )
     graphdef, params, model_state = state_module.take_apart(model)
-    state = state_module.first_state(params, model_state, optimizer)
+    keeps_average = config["ema_decay"] > 0
+    state = state_module.first_state(params, model_state, optimizer, keeps_average=keeps_average)
+    augment = make_augment(
+        config["augment_id"],
+        max_shift_px=config["augment_shift_px"],
+        max_rotation_degrees=config["augment_rotation_degrees"],
+    )
     LOGGER.info(
         "training %s: %s parameters, epochs: %d, steps in each: %d, on %s",
         config["model_id"],
@@ -159,8 +171,9 @@ def train_and_save(
                 criterion,
                 streams,
                 batch_size=config["batch_size"],
-                augment_shift_px=config["augment_shift_px"],
-                augment_rotation_degrees=config["augment_rotation_degrees"],
+                augment=augment,
+                reconstruction_weight=config["reconstruction_weight"],
+                ema_decay=config["ema_decay"],
             ),
             evaluate.make_predict(graphdef, criterion),
             schedule,
@@ -198,7 +211,7 @@ def evaluate_and_save(
         "criterion_id": config["criterion_id"],
         "split": "test",
         **evaluate.measure(scores, example_losses, test.labels, dataset.class_names),
-        "num_parameters": state_module.num_parameters(trained.params),
+        "num_parameters": num_exported_parameters(trained.params),
         "validation": {
             "epoch": best["epoch"],
             "accuracy": best["validation_accuracy"],
@@ -209,6 +222,11 @@ def evaluate_and_save(
     write_json(run_dir / run_folder.METRICS, metrics)
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
     return scores
+
+
+def num_exported_parameters(params: Mapping[str, Any]) -> int:
+    """Counts the trainable numbers without a decoder, which is not exported."""
+    return state_module.num_parameters({k: v for k, v in params.items() if k != "decoder"})
 
 
 def deliver(

@@ -14,8 +14,14 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     params: Any
+    average: Any  # of the params over the steps, exponentially weighted; None where none is kept
     model_state: Any  # what a network keeps besides: normalisation, running statistics
     opt_state: Any
+
+    @property
+    def weights(self) -> Any:
+        """What is evaluated and released: the average where one is kept, else the params."""
+        return self.params if self.average is None else self.average
 
 
 def take_apart(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -30,10 +36,15 @@ def rebuild(graphdef: Any, params: Any, model_state: Any) -> Any:
 
 
 def first_state(
-    params: Any, model_state: Any, optimizer: optax.GradientTransformation
+    params: Any,
+    model_state: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    keeps_average: bool = False,
 ) -> TrainState:
     """Returns the state before the first step."""
-    return TrainState(jnp.int32(0), params, model_state, optimizer.init(params))
+    average = jax.tree.map(jnp.zeros_like, params) if keeps_average else None
+    return TrainState(jnp.int32(0), params, average, model_state, optimizer.init(params))
 
 
 def num_parameters(params: Any) -> int:

@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from mnist_jax import state as state_module
-from mnist_jax.augment import shift_and_rotate
+from mnist_jax.losses import reconstruction_loss
+from mnist_jax.optimizers import moving_average
 from mnist_jax.state import TrainState
 
 
@@ -61,24 +62,37 @@ def make_train_steps(
     streams: Streams,
     *,
     batch_size: int,
-    augment_shift_px: int,
-    augment_rotation_degrees: float,
+    augment: Callable[[Array, Array], Array] | None,
+    reconstruction_weight: float,
+    ema_decay: float,
 ) -> Callable[..., tuple[TrainState, Progress]]:
     """Builds `train_steps(state, progress, images, labels, order, first_batch, num_batches)`.
 
     It takes `num_batches` optimizer steps over `order`, a permutation of the examples, beginning
     with batch number `first_batch`, and returns the new state and progress; the state is donated.
     Images (uint8, `[n, 28, 28]`), labels and order stay on the device throughout.
+
+    Args:
+        graphdef: the network's structure.
+        optimizer: what turns gradients into updates.
+        criterion: the loss per example.
+        streams: the run's random streams.
+        batch_size: images a step.
+        augment: changes the images of a batch, given a key; None: nothing does.
+        reconstruction_weight: of the error of the images that the network draws, if it draws any.
+        ema_decay: of the average of the parameters, if the state keeps one.
     """
 
     def loss_fn(params, model_state, step, images, labels):
         images = images_to_float(images)
-        if augment_shift_px or augment_rotation_degrees:
-            key = jax.random.fold_in(streams.augment, step)
-            images = shift_and_rotate(key, images, augment_shift_px, augment_rotation_degrees)
+        if augment is not None:
+            images = augment(jax.random.fold_in(streams.augment, step), images)
         model = state_module.rebuild(graphdef, params, model_state)
         outputs = model(images, rngs=nnx.Rngs(dropout=jax.random.fold_in(streams.dropout, step)))
         losses = criterion(outputs, labels)
+        if reconstruction_weight and hasattr(model, "reconstruct"):
+            drawn = model.reconstruct(outputs, labels)
+            losses += reconstruction_weight * reconstruction_loss(drawn, images)
         num_correct = (model.scores_of(outputs).argmax(axis=-1) == labels).sum()
         _, _, model_state = state_module.take_apart(model)  # a call may have changed it
         return losses.mean(), (losses.sum(), num_correct, model_state)
@@ -103,8 +117,16 @@ def make_train_steps(
             _first(progress.first_bad_loss, ~jnp.isfinite(loss), step),
             _first(progress.first_bad_gradient, ~jnp.isfinite(grad_norm), step),
         )
-        return TrainState(step, params, model_state, opt_state), progress
+        average = state.average
+        if average is not None:
+            average = moving_average(average, params, step, ema_decay)
+        return TrainState(step, params, average, model_state, opt_state), progress
 
+    return _repeated(one_step)
+
+
+def _repeated(one_step: Callable[..., tuple[TrainState, Progress]]) -> Callable[..., Any]:
+    """Builds the function that takes many steps, in the way that suits the device."""
     if jax.default_backend() == "cpu":
         # XLA's CPU backend compiles convolution gradients inside a loop to unoptimised code
         # (openxla/xla conv_canonicalization.cc visits the entry computation alone), so the loop is

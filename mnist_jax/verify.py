@@ -30,8 +30,8 @@ BATCH_SIZE = 64  # images
 SAMPLE_SIZE, SAMPLE_BATCH_SIZES = 256, (1, 2, 7, 256)  # images
 MAX_LISTED = 20  # class disagreements described one by one
 
-# Plain ONNX, which every runtime has. Left out on purpose: Dropout and all that is random, loops,
-# branches, and Transpose: a network is to lay its data out so that it needs none.
+# Plain ONNX, which every runtime has. Left out on purpose: Dropout and all that is random, loops
+# and branches. Transpose is for networks that declare it (`needs_transpose`): votes are matrices.
 # fmt: off
 ALLOWED_OPERATORS = frozenset((
     "Conv", "Gemm", "MatMul", "Einsum", "BatchNormalization", "LayerNormalization",
@@ -118,7 +118,9 @@ def verify_files(
         if name == "orbax" or (data := _read(report, name, run_dir / PATHS[name])) is None:
             continue
         if name == "onnx":
-            report.files[name] |= _check_structure(report, data, jax_scores.shape[1])
+            report.files[name] |= _check_structure(
+                report, data, jax_scores.shape[1], _allowed_operators(graphdef, params, model_state)
+            )
             _check_onnx_parity(report, data, references)
             with report.check("onnx: latency"):
                 report.latency = measure_latency(run_dir / PATHS[name], pixels[:1])
@@ -146,7 +148,9 @@ def check_parity_before_training(model: nnx.Module) -> None:
     graphdef, params, model_state = state_module.take_apart(model)
     probes = _probes(partial(_make_predict(graphdef), params, model_state))
     report = Report()
-    _check_structure(report, data, probes.scores.shape[1])
+    _check_structure(
+        report, data, probes.scores.shape[1], _allowed_operators(graphdef, params, model_state)
+    )
     _check_onnx_parity(report, data, [probes])
     if report.failures:
         raise onnx_export.ExportError(
@@ -193,7 +197,14 @@ def _read(report: Report, name: str, path: Path) -> bytes | None:
         return data
 
 
-def _check_structure(report: Report, data: bytes, num_classes: int) -> dict[str, Any]:
+def _allowed_operators(graphdef: Any, params: Any, model_state: Any) -> frozenset[str]:
+    network = state_module.rebuild(graphdef, params, model_state)
+    return ALLOWED_OPERATORS | {"Transpose"} if network.needs_transpose else ALLOWED_OPERATORS
+
+
+def _check_structure(
+    report: Report, data: bytes, num_classes: int, allowed_operators: frozenset[str]
+) -> dict[str, Any]:
     """Checks an ONNX file without running it; returns what it says of itself."""
     with report.check("onnx: checker", "full"):
         onnx.checker.check_model(data, full_check=True)
@@ -219,7 +230,7 @@ def _check_structure(report: Report, data: bytes, num_classes: int) -> dict[str,
             problems.append(f"opsets {opsets}, IR version {proto.ir_version} are not {rule}")
     operators = Counter(f"{node.domain} {node.op_type}".strip() for node in graph.node)
     with report.check("onnx: operators", ", ".join(sorted(operators))) as problems:
-        problems += [f"{name} is not allowed" for name in sorted({*operators} - ALLOWED_OPERATORS)]
+        problems += [f"{name} is not allowed" for name in sorted({*operators} - allowed_operators)]
     with report.check("onnx: weights", "in the file, finite") as problems:
         for tensor in graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:

@@ -1,18 +1,20 @@
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from rich.console import Console
 
 from mnist_jax import fit as fit_module
 from mnist_jax import state as state_module
+from mnist_jax.augment import make_augment
 from mnist_jax.checkpoint import TrainingCheckpoints, load_released, save_released
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
 from mnist_jax.evaluate import make_predict
 from mnist_jax.losses import nll
 from mnist_jax.models import MODELS
-from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.optimizers import make_optimizer
 from mnist_jax.step import make_streams, make_train_steps
 
 
@@ -28,13 +30,13 @@ def stripes(num_images, seed):
 TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
 
 
-def run(folder, epochs, learning_rate=0.001):
+def run(folder, epochs, learning_rate=0.001, ema_decay=0.0):
     streams = make_streams(0)
     model = MODELS["mnist_cnn_v1"](
         num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
     )
     graphdef, params, model_state = state_module.take_apart(model)
-    schedule = make_schedule("constant", learning_rate, 1)
+    schedule = optax.constant_schedule(learning_rate)
     optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
     steps = make_train_steps(
         graphdef,
@@ -42,12 +44,13 @@ def run(folder, epochs, learning_rate=0.001):
         nll,
         streams,
         batch_size=16,
-        augment_shift_px=1,
-        augment_rotation_degrees=3.0,
+        augment=make_augment("shift_and_rotate", max_shift_px=1, max_rotation_degrees=3.0),
+        reconstruction_weight=0.0,
+        ema_decay=ema_decay,
     )
     with TrainingCheckpoints(folder / "training") as checkpoints:
         return fit_module.fit(
-            state_module.first_state(params, model_state, optimizer),
+            state_module.first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
             steps,
             make_predict(graphdef, nll),
             schedule,

@@ -25,20 +25,20 @@ class Linear(nnx.Module):
         return jax.nn.softmax(outputs)
 
 
-@pytest.fixture
-def parts():
+def build(**changes):
     graphdef, params, model_state = state_module.take_apart(Linear(rngs=nnx.Rngs(0)))
     optimizer = optax.sgd(0.1)
-    steps = make_train_steps(
-        graphdef,
-        optimizer,
-        nll,
-        make_streams(0),
-        batch_size=8,
-        augment_shift_px=0,
-        augment_rotation_degrees=0.0,
+    settings = {"augment": None, "reconstruction_weight": 0.0, "ema_decay": 0.0, **changes}
+    steps = make_train_steps(graphdef, optimizer, nll, make_streams(0), batch_size=8, **settings)
+    keeps_average = settings["ema_decay"] > 0
+    return steps, state_module.first_state(
+        params, model_state, optimizer, keeps_average=keeps_average
     )
-    return steps, state_module.first_state(params, model_state, optimizer)
+
+
+@pytest.fixture
+def parts():
+    return build()
 
 
 @pytest.fixture
@@ -92,6 +92,80 @@ def test_steps_taken_in_parts_are_the_same_steps(parts, split):
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
         np.testing.assert_array_equal(one, other)
     assert progress == progress_in_parts
+
+
+def test_steps_in_one_dispatch_are_the_same_steps(parts, split, monkeypatch):
+    steps, state = parts
+    copy = jax.tree.map(jnp.copy, state)
+    order = shuffled(make_streams(0).shuffle, 1, 32)
+    one_by_one, progress = steps(state, no_progress(), *split, order, 1, 3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # the loop that a GPU would run
+    in_one_dispatch, _ = build()
+    at_once, progress_at_once = in_one_dispatch(copy, no_progress(), *split, order, 1, 3)
+    for one, other in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    assert int(progress.num_correct) == int(progress_at_once.num_correct)
+    assert int(at_once.step) == 3
+
+
+def test_the_average_of_the_weights_is_kept_beside_them(parts, split):
+    steps, state = build(ema_decay=0.9)
+    plain_steps, plain = parts
+    expected, total = 0.0, 0.0
+    for batch in range(4):
+        plain, _ = plain_steps(plain, no_progress(), *split, jnp.arange(32), batch, 1)
+        kernel = np.asarray(plain.params["dense"]["kernel"], np.float64)
+        expected, total = 0.9 * expected + kernel, 0.9 * total + 1
+    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 4)
+    np.testing.assert_allclose(state.weights["dense"]["kernel"], expected / total, atol=1e-6)
+    np.testing.assert_array_equal(state.params["dense"]["kernel"], plain.params["dense"]["kernel"])
+    assert plain.weights is plain.params
+
+
+def test_augmentation_changes_what_is_trained_on_and_is_keyed_by_the_step(split):
+    seen = []
+
+    def blacken(key, images):
+        seen.append(key)
+        return 0 * images
+
+    steps, state = build(augment=blacken)
+    before = np.asarray(state.params["dense"]["kernel"])
+    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 2)
+    assert seen
+    # Black images: the kernel gets no gradient, the bias does.
+    np.testing.assert_array_equal(state.params["dense"]["kernel"], before)
+    assert np.abs(state.params["dense"]["bias"]).max() > 0
+
+
+class Drawing(Linear):
+    """Draws every image as grey."""
+
+    def reconstruct(self, outputs, labels):
+        return jnp.full((outputs.shape[0], 28, 28, 1), 0.5) + 0 * outputs[:, :1, None, None]
+
+
+def test_the_reconstruction_error_is_added_with_its_weight(split):
+    images, labels = split
+    graphdef, params, model_state = state_module.take_apart(Drawing(rngs=nnx.Rngs(0)))
+    optimizer = optax.sgd(0.1)
+    sums = []
+    for weight in (0.0, 0.01):
+        steps = make_train_steps(
+            graphdef,
+            optimizer,
+            nll,
+            make_streams(0),
+            batch_size=32,
+            augment=None,
+            reconstruction_weight=weight,
+            ema_decay=0.0,
+        )
+        state = state_module.first_state(*jax.tree.map(jnp.copy, (params, model_state)), optimizer)
+        _, progress = steps(state, no_progress(), images, labels, jnp.arange(32), 0, 1)
+        sums.append(float(progress.loss_sum))
+    squared_error = ((np.asarray(images) / 255 - 0.5) ** 2).sum()
+    assert sums[1] - sums[0] == pytest.approx(0.01 * squared_error, rel=1e-4)
 
 
 def test_the_first_step_that_is_not_finite_is_named(parts, split):

@@ -306,6 +306,8 @@ def test_only_an_exact_tie_excuses_another_class():
 
 
 class Pooled(nnx.Module):
+    needs_transpose = False
+
     def __init__(self, pool):
         self.pool = pool
 

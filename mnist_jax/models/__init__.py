@@ -9,7 +9,8 @@ Every network is a `flax.nnx.Module` with the same face:
 * `network.scores(images)` does both and is what ships;
 * `network.reconstruct(outputs, labels)`, where there is one, draws the images again; its decoder is
   trained along and not exported;
-* `Network.criteria` names the losses that fit its outputs.
+* `Network.criteria` names the losses that fit its outputs;
+* `Network.needs_transpose` says whether its exported graph may hold a Transpose.
 """
 
 from mnist_jax.models.cnn import CNN

@@ -19,6 +19,7 @@ class CNN(nnx.Module):
     """
 
     criteria = ("nll", "mse")
+    needs_transpose = False
 
     def __init__(
         self, *, num_classes: int, image_mean: float, image_std: float, rngs: nnx.Rngs

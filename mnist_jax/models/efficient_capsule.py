@@ -27,6 +27,7 @@ class EfficientCapsNet(nnx.Module):
     """
 
     criteria = ("capsule_loss_v1",)
+    needs_transpose = True
 
     def __init__(
         self,

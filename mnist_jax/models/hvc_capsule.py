@@ -23,6 +23,7 @@ class HVCCapsNet(nnx.Module):
     """
 
     criteria = ("nll", "mse")
+    needs_transpose = True
 
     def __init__(
         self,

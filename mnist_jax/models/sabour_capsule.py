@@ -31,6 +31,7 @@ class SabourCapsNet(nnx.Module):
     """
 
     criteria = ("capsule_loss_v1",)
+    needs_transpose = True
 
     def __init__(
         self,
