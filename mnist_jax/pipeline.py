@@ -55,10 +55,11 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         check_batch_size(config["batch_size"], len(train.labels))
         # ---- Model
         model = build_model(config, dataset)
-        if not config["skip_export"] and "onnx" not in formats_to_export(config):
-            LOGGER.warning("without onnx among the formats this run cannot be released")
-        LOGGER.info("checking that %s can be exported", config["model_id"])
-        verify.check_parity_before_training(model)
+        if not config["skip_export"]:
+            if "onnx" not in formats_to_export(config):
+                LOGGER.warning("without onnx among the formats this run cannot be released")
+            LOGGER.info("checking that %s can be exported", config["model_id"])
+            verify.check_parity_before_training(model)
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
         # ---- Training
         train_and_save(config, model, train, validation, run_dir, console)
