@@ -59,12 +59,13 @@ def lock(run_dir: Path) -> Iterator[None]:
     """
     handle = os.open(run_dir, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{run_dir} is in use by another process; wait for it, or give another --output-dir"
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise UserError(
-            f"{run_dir} is in use by another process; wait for it, or give another --output-dir"
-        ) from error
     finally:
         os.close(handle)
 
