@@ -10,7 +10,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, first_line
 from mnist_jax.run_folder import RELEASED
 
 
@@ -65,7 +65,7 @@ class TrainingCheckpoints:
         except Exception as error:  # orbax raises whatever its storage does
             raise UserError(
                 f"{self._manager.directory / str(epoch)} cannot be restored "
-                f"({_first_line(error)}); delete that folder to go on from the epoch before"
+                f"({first_line(error)}); delete that folder to go on from the epoch before"
             ) from error
         return restored["arrays"], restored["history"]
 
@@ -99,11 +99,7 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
             restored = checkpointer.restore(folder, {"params": params, "model_state": model_state})
     except Exception as error:  # orbax raises whatever its storage does
         raise UserError(
-            f"{folder} cannot be restored ({_first_line(error)}); it is damaged or of another "
+            f"{folder} cannot be restored ({first_line(error)}); it is damaged or of another "
             "model, train again"
         ) from error
     return restored["params"], restored["model_state"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

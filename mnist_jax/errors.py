@@ -18,3 +18,9 @@ class StoppedError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status  # 130 for Ctrl-C, 143 for SIGTERM, as shells have it
+
+
+def first_line(error: Exception) -> str:
+    """Returns a library's error as one line, its kind first."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

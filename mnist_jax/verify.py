@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Integer, UInt8
 from onnx import TensorProto, helper
 
 from mnist_jax import state as state_module
+from mnist_jax.errors import first_line
 from mnist_jax.export import PATHS, safetensors, stablehlo
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export.onnx import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME
@@ -74,7 +75,7 @@ class Report:
         try:
             yield problems
         except Exception as error:  # a broken file can break a library in any way
-            problems.append(onnx_export.first_line(error))
+            problems.append(first_line(error))
         detail = "; ".join(problems) or detail
         self.checks.append({"name": name, "passed": not problems, "detail": detail})
         self.failures += [f"{name}: {problem}" for problem in problems]

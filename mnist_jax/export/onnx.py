@@ -16,7 +16,7 @@ import onnx_ir
 from flax import nnx
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, first_line
 
 OPSET = 17
 IR_VERSION = 8  # with opset 17: loads on ONNX Runtime 1.16 and newer
@@ -216,9 +216,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.root.handlers[:] = handlers
-
-
-def first_line(error: Exception) -> str:
-    """Returns an error as one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
