@@ -1,14 +1,12 @@
 """`scripts/export RUN_DIR`: exports a finished run again, verifies and judges it anew."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from mnist_jax import log, run_folder
+from mnist_jax import command, log, run_folder
 from mnist_jax.config import EXPORT_FORMATS
 from mnist_jax.errors import UserError
 from mnist_jax.train import run_as_program
@@ -16,7 +14,7 @@ from mnist_jax.train import run_as_program
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 where the model is released, 1 where a criterion refused, 2 on a mistake."""
-    parser = _Parser("scripts/export", description=__doc__, allow_abbrev=False)
+    parser = command.Parser("scripts/export", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
     parser.add_argument(
         *("--export_format", "--export-format"),
@@ -29,24 +27,13 @@ def main(arguments: Sequence[str]) -> int:
         ("manual", "folder with the raw published files; as in the run, unless given"),
     ):
         parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+    return command.run(parser, arguments, _act)
+
+
+def _act(options: argparse.Namespace) -> int:
     console = Console()
-    try:
-        options = parser.parse_args(arguments)
-        with log.to_terminal(console):
-            return export_again(options, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command begins again", file=sys.stderr)
-        return 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other command here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see scripts/export --help")
+    with log.to_terminal(console):
+        return export_again(options, console)
 
 
 def export_again(options: argparse.Namespace, console: Console) -> int:

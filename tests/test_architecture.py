@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands on its own line or above.
 ORDER = [
-    {"errors", "files"},
+    {"errors", "files", "command"},
     {"config"},
     {"log", "environment"},
     {"data"},
@@ -30,6 +30,7 @@ ORDER = [
     {"verify"},
     {"release"},
     {"plots", "model_card"},
+    {"repository"},
     {"pipeline"},
     {"train", "reexport"},
 ]
