@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, and how long one image takes in one."""
+"""How long one image takes in ONNX Runtime."""
 
 import time
 from pathlib import Path
@@ -10,31 +10,10 @@ from jaxtyping import Float
 
 from mnist_jax.environment import cpu_name
 from mnist_jax.export.onnx import INPUT_NAME
-
-OPTIMIZATIONS = {
-    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,  # what a server runs
-}
+from mnist_jax.session import open_session
 
 WARM_UP_S, WINDOW_S, MAX_MEASURING_S = 0.2, 0.2, 3.0
 NUM_STABLE_WINDOWS, STABLE_RATIO = 3, 1.05  # the medians of so many in a row lie so close
-
-
-def open_session(
-    model: bytes | Path, optimization: str, num_threads: int
-) -> onnxruntime.InferenceSession:
-    """Loads an ONNX file, or its content, with one of `OPTIMIZATIONS`; idle threads do not spin."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = OPTIMIZATIONS[optimization]
-    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
-    return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
 
 
 def measure_latency(model: bytes | Path, image: Float[np.ndarray, "1 1 28 28"]) -> dict[str, Any]:

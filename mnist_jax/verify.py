@@ -24,7 +24,8 @@ from mnist_jax.errors import first_line
 from mnist_jax.export import PATHS, safetensors, stablehlo
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export.onnx import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME
-from mnist_jax.latency import OPTIMIZATIONS, measure_latency, open_session
+from mnist_jax.latency import measure_latency
+from mnist_jax.session import OPTIMIZATIONS, open_session
 
 TOLERANCE = 1e-5  # the largest |difference| of a score
 BATCH_SIZE = 64  # images

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands on its own line or above.
 ORDER = [
-    {"errors", "files", "command"},
+    {"errors", "files", "command", "session"},
     {"config"},
     {"log", "environment"},
     {"data"},
@@ -39,7 +39,7 @@ RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SOLE_IMPORTERS = {
     "orbax": {"checkpoint"},
     "jax2onnx": {"export"},
-    "onnxruntime": {"latency"},
+    "onnxruntime": {"session", "latency"},
     "matplotlib": {"plots"},
     "tensorflow_datasets": {"data"},
     "absl": {"config", "data"},

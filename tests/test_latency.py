@@ -3,7 +3,7 @@ import pytest
 from flax import nnx
 
 from mnist_jax.export import onnx as onnx_export
-from mnist_jax.latency import OPTIMIZATIONS, measure_latency, open_session
+from mnist_jax.latency import measure_latency
 from mnist_jax.models import MODELS
 
 
@@ -23,14 +23,3 @@ def test_latency_counts_runs_and_names_the_machine(content):
     assert latency["load_ms"] > 0 and latency["first_call_ms"] > 0
     assert latency["cpu"] and latency["onnxruntime"]
     assert latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]
-
-
-@pytest.mark.parametrize("optimization", OPTIMIZATIONS)
-def test_a_file_and_its_content_are_the_same_session(content, optimization, tmp_path):
-    (tmp_path / "model.onnx").write_bytes(content)
-    image = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
-    first, second = (
-        open_session(model, optimization, 1).run(None, {"image": image})[0]
-        for model in (content, tmp_path / "model.onnx")
-    )
-    np.testing.assert_array_equal(first, second)
