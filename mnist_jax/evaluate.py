@@ -21,8 +21,8 @@ def make_predict(
 ) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Builds `predict(params, model_state, images, labels) -> (scores, losses)`.
 
-    Images are uint8 `[n, 28, 28]`; scores come back as float32 `[n, classes]`, losses as `[n]`, one
-    row for every image: the last batch is filled up, and the filling is cut off again.
+    Images are uint8 `[n, side, side]`; scores come back as float32 `[n, classes]`, losses as `[n]`,
+    one row for every image: the last batch is filled up, and the filling is cut off again.
     """
 
     @jax.jit

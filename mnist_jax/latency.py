@@ -16,7 +16,9 @@ WARM_UP_S, WINDOW_S, MAX_MEASURING_S = 0.2, 0.2, 3.0
 NUM_STABLE_WINDOWS, STABLE_RATIO = 3, 1.05  # the medians of so many in a row lie so close
 
 
-def measure_latency(model: bytes | Path, image: Float[np.ndarray, "1 1 28 28"]) -> dict[str, Any]:
+def measure_latency(
+    model: bytes | Path, image: Float[np.ndarray, "1 1 side side"]
+) -> dict[str, Any]:
     """Times single images on one thread that does not spin, as a server would run it.
 
     Args:

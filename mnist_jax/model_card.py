@@ -143,9 +143,9 @@ p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {set
 {load_ms:.3f} ms, the first call {first_call_ms:.3f} ms. Machine: {cpu}, ONNX Runtime
 {onnxruntime}."""
 SNIPPET = Template('''\
-Input `image`: float32 `[batch, 1, 28, 28]`, grey levels 0 to 1, light on black; normalisation is
-inside the graph. Output `scores`: float32 `[batch, $num_classes]`, one number per class, of which
-the largest wins: $scores.
+Input `image`: float32 `[batch, 1, $side, $side]`, grey levels 0 to 1, light on black; normalisation
+is inside the graph. Output `scores`: float32 `[batch, $num_classes]`, one number per class, of
+which the largest wins: $scores.
 
 After `pip install onnxruntime pillow`, in the run's folder, with paths of pictures as arguments:
 
@@ -159,16 +159,17 @@ CLASS_NAMES = $class_names
 
 
 def read_picture(path):
-    """Reads one picture as float32 [1, 28, 28], light on black."""
+    """Reads one picture as float32 [1, $side, $side], light on black."""
     from PIL import Image
 
-    grey = np.asarray(Image.open(path).convert("L").resize((28, 28)), np.float32) / 255
+    grey = np.asarray(Image.open(path).convert("L").resize(($side, $side)), np.float32) / 255
     return (1 - grey if np.median(grey) > 0.5 else grey)[np.newaxis]
 
 
 session = onnxruntime.InferenceSession($path, providers=["CPUExecutionProvider"])
 # Without arguments: one black picture, which shows that the file loads.
-pictures = [read_picture(path) for path in sys.argv[1:]] or [np.zeros((1, 28, 28), np.float32)]
+black = np.zeros((1, $side, $side), np.float32)
+pictures = [read_picture(path) for path in sys.argv[1:]] or [black]
 (scores,) = session.run(["scores"], {"image": np.stack(pictures)})
 for row in scores:
     print(f"{CLASS_NAMES[row.argmax()]}: {row.max():.4f}")
@@ -324,6 +325,7 @@ def _loading(release: dict) -> str:
         return "This run has no ONNX file."
     return SNIPPET.substitute(
         num_classes=len(names),
+        side=release["run"]["config"]["image_side"],
         class_names=names,
         path=repr(onnx_file["path"]),
         scores=_scores(release["metrics"]["model_id"]),

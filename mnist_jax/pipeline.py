@@ -51,7 +51,9 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         LOGGER.info("run folder %s", run_dir)
         # ---- Data
         dataset = prepare_data(config)
-        train, validation = data.read(dataset, "train"), data.read(dataset, "validation")
+        train, validation = (
+            data.read(dataset, split, config["image_side"]) for split in ("train", "validation")
+        )
         check_batch_size(config["batch_size"], len(train.labels))
         # ---- Model
         model = build_model(config, dataset)
@@ -65,7 +67,7 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         train_and_save(config, model, train, validation, run_dir, console)
         # ---- Evaluation: the only use of the test split, after the epoch was chosen
         trained = load_trained(config, dataset, run_dir)
-        test = data.read(dataset, "test")
+        test = data.read(dataset, "test", config["image_side"])
         scores = evaluate_and_save(config, dataset, trained, test, run_dir)
         # ---- Export, verification, verdict, card
         is_released = deliver(config, trained, test, scores, run_dir, console)
@@ -108,6 +110,8 @@ def build_model(config: Mapping[str, Any], dataset: Dataset) -> nnx.Module:
         num_classes=len(dataset.class_names),
         image_mean=dataset.image_mean,
         image_std=dataset.image_std,
+        image_side=config["image_side"],
+        **{key: config[key] for key in network.choices},
         rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
     )
 

@@ -56,7 +56,7 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
                 "give the --data-dir of then"
             )
         trained = pipeline.load_trained(config, dataset, options.run_dir)
-        test = data.read(dataset, "test")
+        test = data.read(dataset, "test", config["image_side"])
         scores = pipeline.evaluate_and_save(config, dataset, trained, test, options.run_dir)
         is_released = pipeline.deliver(config, trained, test, scores, options.run_dir, console)
     return 0 if is_released else 1

@@ -50,7 +50,7 @@ def no_progress() -> Progress:
     return Progress(zero, none, none, zero, zero, zero, none, none)
 
 
-def images_to_float(images: UInt8[Array, "batch 28 28"]) -> Float[Array, "batch 28 28 1"]:
+def images_to_float(images: UInt8[Array, "batch side side"]) -> Float[Array, "batch side side 1"]:
     """Turns stored grey levels into what networks take: 0..1, with a channel axis."""
     return images[..., None].astype(jnp.float32) / 255
 
@@ -70,7 +70,7 @@ def make_train_steps(
 
     It takes `num_batches` optimizer steps over `order`, a permutation of the examples, beginning
     with batch number `first_batch`, and returns the new state and progress; the state is donated.
-    Images (uint8, `[n, 28, 28]`), labels and order stay on the device throughout.
+    Images (uint8, `[n, side, side]`), labels and order stay on the device throughout.
 
     Args:
         graphdef: the network's structure.

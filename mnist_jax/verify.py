@@ -46,14 +46,14 @@ ALLOWED_OPERATORS = frozenset((
 ))
 # fmt: on
 
-Predict = Callable[[Any], Any]  # images [batch, 1, 28, 28], grey levels 0 to 1, to scores
+Predict = Callable[[Any], Any]  # images [batch, 1, side, side], grey levels 0 to 1, to scores
 
 
 class Reference(NamedTuple):
     """Images, and what JAX says about them."""
 
     inputs: str
-    images: Float[np.ndarray, "n 1 28 28"]
+    images: Float[np.ndarray, "n 1 side side"]
     scores: Float[np.ndarray, "n classes"]
     batch_size: int
     labels: Integer[np.ndarray, " n"] | None = None
@@ -85,7 +85,7 @@ class Report:
 def verify_files(
     run_dir: Path,
     formats: Sequence[str],
-    images: UInt8[np.ndarray, "n 28 28"],
+    images: UInt8[np.ndarray, "n side side"],
     labels: Integer[np.ndarray, " n"],
     jax_scores: Float[np.ndarray, "n classes"],
     graphdef: Any,
@@ -111,7 +111,7 @@ def verify_files(
     pixels = images[:, None].astype(np.float32) / 255
     references = [
         Reference("test set", pixels, jax_scores, BATCH_SIZE, labels),
-        _probes(partial(predict, params, model_state)),
+        _probes(partial(predict, params, model_state), pixels.shape[2]),
     ]
     with report.check("jax: scores", "finite") as problems:
         if not all(np.isfinite(reference.scores).all() for reference in references):
@@ -120,9 +120,9 @@ def verify_files(
         if name == "orbax" or (data := _read(report, name, run_dir / PATHS[name])) is None:
             continue
         if name == "onnx":
-            report.files[name] |= _check_structure(
-                report, data, jax_scores.shape[1], _allowed_operators(graphdef, params, model_state)
-            )
+            network = state_module.rebuild(graphdef, params, model_state)
+            num_classes = jax_scores.shape[1]
+            report.files[name] |= _check_structure(report, data, network, num_classes)
             _check_onnx_parity(report, data, references)
             with report.check("onnx: latency"):
                 report.latency = measure_latency(run_dir / PATHS[name], pixels[:1])
@@ -148,11 +148,10 @@ def check_parity_before_training(model: nnx.Module) -> None:
     """
     data = onnx_export.to_bytes(model, {})
     graphdef, params, model_state = state_module.take_apart(model)
-    probes = _probes(partial(_make_predict(graphdef), params, model_state))
+    predict = partial(_make_predict(graphdef), params, model_state)
+    probes = _probes(predict, onnx_export.image_shape(model)[0])
     report = Report()
-    _check_structure(
-        report, data, probes.scores.shape[1], _allowed_operators(graphdef, params, model_state)
-    )
+    _check_structure(report, data, model, num_classes=probes.scores.shape[1])
     _check_onnx_parity(report, data, [probes])
     if report.failures:
         raise onnx_export.ExportError(
@@ -175,7 +174,7 @@ def _make_predict(graphdef: Any) -> Callable[[Any, Any, Any], Array]:
 
 
 def _in_batches(
-    predict: Predict, images: Float[np.ndarray, "n 1 28 28"], batch_size: int
+    predict: Predict, images: Float[np.ndarray, "n 1 side side"], batch_size: int
 ) -> Float[np.ndarray, "m classes"]:
     """Predicts in batches of one size, for which JAX compiles once; zeros fill up the last."""
     filling = np.zeros((-len(images) % batch_size, *images.shape[1:]), images.dtype)
@@ -183,9 +182,9 @@ def _in_batches(
     return np.concatenate([predict(batch) for batch in batches])[: len(images)]
 
 
-def _probes(predict: Predict) -> Reference:
+def _probes(predict: Predict, image_side: int) -> Reference:
     """Images that no data set has: black, white, and noise."""
-    images = np.random.default_rng(0).random((BATCH_SIZE, 1, 28, 28), np.float32)
+    images = np.random.default_rng(0).random((BATCH_SIZE, 1, image_side, image_side), np.float32)
     images[0], images[1] = 0, 1
     return Reference("probes", images, np.asarray(predict(images)), BATCH_SIZE)
 
@@ -199,14 +198,7 @@ def _read(report: Report, name: str, path: Path) -> bytes | None:
         return data
 
 
-def _allowed_operators(graphdef: Any, params: Any, model_state: Any) -> frozenset[str]:
-    network = state_module.rebuild(graphdef, params, model_state)
-    return ALLOWED_OPERATORS | {"Transpose"} if network.needs_transpose else ALLOWED_OPERATORS
-
-
-def _check_structure(
-    report: Report, data: bytes, num_classes: int, allowed_operators: frozenset[str]
-) -> dict[str, Any]:
+def _check_structure(report: Report, data: bytes, network: Any, num_classes: int) -> dict[str, Any]:
     """Checks an ONNX file without running it; returns what it says of itself."""
     with report.check("onnx: checker", "full"):
         onnx.checker.check_model(data, full_check=True)
@@ -215,8 +207,10 @@ def _check_structure(
         proto = onnx.load_model_from_string(data)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     graph = proto.graph
+    height, width, channels = onnx_export.image_shape(network)
+    shape = [BATCH_NAME, channels, height, width]
     expected = [
-        helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [BATCH_NAME, 1, 28, 28]),
+        helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape),
         helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [BATCH_NAME, num_classes]),
     ]
     declared = [*graph.input, *graph.output]
@@ -230,6 +224,7 @@ def _check_structure(
     with report.check("onnx: versions", rule) as problems:
         if opsets != {"": OPSET} or proto.ir_version != IR_VERSION:
             problems.append(f"opsets {opsets}, IR version {proto.ir_version} are not {rule}")
+    allowed_operators = ALLOWED_OPERATORS | ({"Transpose"} if network.needs_transpose else set())
     operators = Counter(f"{node.domain} {node.op_type}".strip() for node in graph.node)
     with report.check("onnx: operators", ", ".join(sorted(operators))) as problems:
         problems += [f"{name} is not allowed" for name in sorted({*operators} - allowed_operators)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mnist_jax import config, data, export, run_folder
+from mnist_jax.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mnist_jax"
@@ -102,6 +103,8 @@ def test_no_default_hides_behind_a_config_lookup():
 def test_names_that_are_repeated_to_the_left_agree():
     assert config.DATASET_IDS == data.DATASET_IDS
     assert config.EXPORT_FORMATS == export.FORMATS
+    chosen = {model_id: network.choices for model_id, network in MODELS.items() if network.choices}
+    assert chosen == config.MODEL_CHOICES
     assert export.PATHS["orbax"] == run_folder.RELEASED
 
 

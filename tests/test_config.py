@@ -128,3 +128,34 @@ def test_no_value_gets_past_with_anything_but_a_config_or_one_line(key, value):
     except UserError as error:
         assert len(str(error).splitlines()) == 1
         assert ";" in str(error)  # value, rule; remedy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.routing_iterations=1"], "must be 3 with mnist_cnn_v1: only mnist_capsule_v1"),
+        (
+            ["--model-id=mnist_hvc_capsule_v1", "--config.primary_factor=1.0"],
+            "primary_factor is 1.0, but must be 0.03125 with mnist_hvc_capsule_v1: only",
+        ),
+        (["--config.has_class_biases=False"], "has_class_biases is False, but must be True"),
+        (["--config.stop_routing_gradient"], "stop_routing_gradient is True, but must be False"),
+        (["--model-id=mnist_capsule_v1", "--config.primary_factor=0.0"], "above 0 and at most 1"),
+        (["--model-id=mnist_capsule_v1", "--config.routing_iterations=0"], "from 1 to 10"),
+        (["--config.image_side=41"], "must be even"),
+        (["--config.image_side=27"], "from 28 to 64"),
+        (["--config.image_side=40", "--config.augment_id=byerly"], "28 with augment_id byerly"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_refused_with_the_reason(arguments, message):
+    with pytest.raises(UserError, match=message):
+        read(*arguments)
+
+
+def test_the_papers_choices_are_taken_where_they_fit():
+    config = read(
+        *("--model-id=mnist_capsule_v1", "--config.primary_factor=1.0"),
+        *("--config.has_class_biases=False", "--config.stop_routing_gradient"),
+        *("--config.routing_iterations=1", "--config.image_side=40"),
+    )
+    assert (config["primary_factor"], config["routing_iterations"]) == (1.0, 1)

@@ -307,6 +307,7 @@ def test_only_an_exact_tie_excuses_another_class():
 
 class Pooled(nnx.Module):
     needs_transpose = False
+    image_side = 28
 
     def __init__(self, pool):
         self.pool = pool

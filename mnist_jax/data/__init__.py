@@ -85,13 +85,18 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
     )
 
 
-def read(dataset: Dataset, split: str) -> Split:
+def read(dataset: Dataset, split: str, image_side: int = 28) -> Split:
     """Reads `train`, `validation` or `test`, each a pair of files of its own.
 
+    Args:
+        dataset: prepared.
+        split: which.
+        image_side: pixels; more than the published 28 puts each image into the middle of black.
+
     Returns:
-        Images, uint8 `[n, 28, 28]`, 0 to 255, white on black, and labels, uint8 `[n]`.
+        Images, uint8 `[n, side, side]`, 0 to 255, white on black, and labels, uint8 `[n]`.
 
     Raises:
         UserError: a file is missing, truncated or changed since it was prepared.
     """
-    return arrays.read(dataset.folder, split)
+    return arrays.in_the_middle(arrays.read(dataset.folder, split), image_side)

@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 class Split(NamedTuple):
     """Images, white on black, and the class of each."""
 
-    images: UInt8[np.ndarray, "num_images 28 28"]
+    images: UInt8[np.ndarray, "num_images side side"]
     labels: UInt8[np.ndarray, " num_images"]
 
 
@@ -43,6 +43,12 @@ def split_off(split: Split, size: int) -> tuple[Split, Split]:
     taken = np.zeros(num_images, bool)
     taken[by_class[np.arange(size) * num_images // size]] = True
     return Split(*(array[~taken] for array in split)), Split(*(array[taken] for array in split))
+
+
+def in_the_middle(split: Split, image_side: int) -> Split:
+    """Puts each image into the middle of a black square; nothing to do where it is as large."""
+    margin = (image_side - split.images.shape[1]) // 2
+    return Split(np.pad(split.images, [(0, 0), (margin, margin), (margin, margin)]), split.labels)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from mnist_jax.errors import UserError, first_line
 OPSET = 17
 IR_VERSION = 8  # with opset 17: loads on ONNX Runtime 1.16 and newer
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "image", "scores", "batch"
-IMAGE_SHAPE = (28, 28, 1)
 
 
 class ExportError(UserError):
@@ -36,7 +35,7 @@ def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
         metadata: goes into the file in sorted order; no time, host or path belongs there.
 
     Returns:
-        An ONNX file with input `image`, float32 `[batch, 1, 28, 28]`, grey levels 0 to 1, and
+        An ONNX file with input `image`, float32 `[batch, 1, side, side]`, grey levels 0 to 1, and
         output `scores`, float32 `[batch, classes]`; `batch` is dynamic.
 
     Raises:
@@ -49,7 +48,7 @@ def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
         with _quiet(), _converters_of_jax_and_flax_only(), jax.numpy_rank_promotion("allow"):
             exported = jax2onnx.to_onnx(
                 model.scores,  # pyright: ignore[reportAttributeAccessIssue]
-                [(BATCH_NAME, *IMAGE_SHAPE)],
+                [(BATCH_NAME, *image_shape(model))],
                 model_name=type(model).__name__,
                 opset=OPSET,
                 inputs_as_nchw=[0],
@@ -71,6 +70,11 @@ def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
+def image_shape(model: Any) -> tuple[int, int, int]:
+    """Returns the height, width and channels of the images that a network takes."""
+    return model.image_side, model.image_side, 1
+
+
 def check_exportable(model: nnx.Module) -> None:
     """Refuses what jax2onnx is known to export wrongly without a word.
 
@@ -89,7 +93,7 @@ def check_exportable(model: nnx.Module) -> None:
         network = nnx.merge(graphdef, state)
         return network.scores(images), nnx.state(network)  # pyright: ignore
 
-    images = jax.ShapeDtypeStruct((2, *IMAGE_SHAPE), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *image_shape(model)), jnp.float32)
     try:
         jaxpr = jax.make_jaxpr(scores_and_state)(state, images).jaxpr
     except Exception as error:

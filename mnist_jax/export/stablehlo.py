@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import export
 
-from mnist_jax.export.onnx import BATCH_NAME, IMAGE_SHAPE
+from mnist_jax.export.onnx import BATCH_NAME, image_shape
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -17,14 +17,14 @@ def to_bytes(model: nnx.Module) -> bytes:
     """Exports `model.scores` with the ONNX file's interface; the same weights give the same bytes.
 
     Returns:
-        A `jax.export` file: float32 `[batch, 1, 28, 28]`, grey levels 0 to 1, to float32
+        A `jax.export` file: float32 `[batch, 1, side, side]`, grey levels 0 to 1, to float32
         `[batch, classes]`, for any batch size, on CPU and CUDA.
     """
 
     def scores(image):
         return model.scores(jnp.transpose(image, (0, 2, 3, 1)))  # pyright: ignore
 
-    height, width, channels = IMAGE_SHAPE
+    height, width, channels = image_shape(model)
     shape = export.symbolic_shape(f"{BATCH_NAME}, {channels}, {height}, {width}")
     # Without its source lines: they hold this machine's paths.
     limit = jax.config.values["jax_traceback_in_locations_limit"]

@@ -2,9 +2,11 @@
 
 Every network is a `flax.nnx.Module` with the same face:
 
-* `Network(num_classes=..., image_mean=..., image_std=..., rngs=...)` builds it;
-* `network(images, rngs=None)` maps grey levels in 0..1, `[batch, 28, 28, 1]`, to the outputs that
-  its losses take; dropout runs only where `rngs` is given, so the exported graph holds none;
+* `Network(num_classes=..., image_mean=..., image_std=..., image_side=..., rngs=...)` builds it;
+  `Network.choices` names what else a recipe can tell it;
+* `network(images, rngs=None)` maps grey levels in 0..1, `[batch, side, side, 1]`, to the outputs
+  that its losses take; dropout runs only where `rngs` is given, so the exported graph holds none;
+* `network.image_side` is the height and width of its images in pixels;
 * `network.scores_of(outputs)` turns those into one number per class, the largest being the answer;
 * `network.scores(images)` does both and is what ships;
 * `network.reconstruct(outputs, labels)`, where there is one, draws the images again; its decoder is
@@ -14,13 +16,15 @@ Every network is a `flax.nnx.Module` with the same face:
 """
 
 from mnist_jax.models.cnn import CNN
-from mnist_jax.models.efficient_capsule import EfficientCapsNet
+from mnist_jax.models.efficient_capsule import EfficientCapsNet, EfficientCNN
 from mnist_jax.models.hvc_capsule import HVCCapsNet
-from mnist_jax.models.sabour_capsule import SabourCapsNet
+from mnist_jax.models.sabour_capsule import SabourCapsNet, SabourCNN
 
 MODELS = {
     "mnist_cnn_v1": CNN,
     "mnist_capsule_v1": SabourCapsNet,
     "mnist_efficient_capsule_v1": EfficientCapsNet,
     "mnist_hvc_capsule_v1": HVCCapsNet,
+    "mnist_sabour_cnn_v1": SabourCNN,
+    "mnist_efficient_cnn_v1": EfficientCNN,
 }

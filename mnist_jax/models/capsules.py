@@ -86,7 +86,7 @@ def dynamic_routing(
     *,
     num_iterations: int,
     stop_gradient: bool,
-) -> Float[Array, "batch classes dims"]:
+) -> tuple[Float[Array, "batch classes dims"], Float[Array, "_ classes inputs"]]:
     """Sums the votes with weights that grow where a vote agrees with the sum.
 
     Sabour et al. 2017, procedure 1, unrolled. The sum for a class and the agreement with a class
@@ -102,7 +102,9 @@ def dynamic_routing(
             reimplementations do and the authors' code does not.
 
     Returns:
-        The class capsules, of length below 1.
+        The class capsules, of length below 1, and the weights of their last sums: the coupling of
+        each input to the classes, which sums to one over them. After one iteration, where all
+        couplings are alike, there is one row of them for the whole batch.
     """
     classes, dims = biases.shape
     own_columns = np.kron(np.eye(classes), np.ones((1, dims))).astype(np.float32)[None]
@@ -121,12 +123,14 @@ def dynamic_routing(
         sums = _product(couplings, votes if is_last else steering_votes)
         # Row j holds capsule j in its own columns, else zeros: [batch, classes, columns].
         capsules = squash((sums + bias_row) * own_columns)
-    return jnp.sum(capsules, axis=1).reshape(-1, classes, dims)
+    if num_iterations == 1:
+        couplings = jnp.full((1, classes, votes.shape[1]), 1 / classes)
+    return jnp.sum(capsules, axis=1).reshape(-1, classes, dims), couplings
 
 
 def self_attention_routing(
     votes: Float[Array, "batch inputs columns"], biases: Float[Array, "inputs classes"]
-) -> Float[Array, "batch classes dims"]:
+) -> tuple[Float[Array, "batch classes dims"], Float[Array, "batch classes inputs"]]:
     """Sums the votes, each weighted by how much it resembles the others for the same class.
 
     Mazzia et al. 2021: the resemblance is the sum of a vote's dot products with all votes, over the
@@ -138,35 +142,38 @@ def self_attention_routing(
         biases: learned, on the weight of each vote.
 
     Returns:
-        The class capsules, of length below 1.
+        The class capsules, of length below 1, and the couplings of each input to the classes,
+        before the biases.
     """
     inputs, classes = biases.shape
     votes = votes.reshape(-1, inputs, classes, votes.shape[-1] // classes)
     resemblance = jnp.sum(votes * jnp.sum(votes, axis=1, keepdims=True), axis=-1)
     couplings = jax.nn.softmax(resemblance / votes.shape[-1] ** 0.5, axis=-1)
     weights = (couplings + biases[None]).reshape(-1, inputs, classes, 1)
-    return squash_exponential(jnp.sum(weights * votes, axis=1))
+    capsules = squash_exponential(jnp.sum(weights * votes, axis=1))
+    return capsules, jnp.swapaxes(couplings, 1, 2)
 
 
 class Decoder(nnx.Module):
-    """Draws an image from the capsule of its class: dense 512, 1024, 784.
+    """Draws an image from the capsule of its class: dense 512, 1024, and one for each pixel.
 
     Sabour et al. 2017, figure 2. It takes part in training alone and is not exported; 1,411,344
-    parameters for ten capsules of 16.
+    parameters for ten capsules of 16 and images of 28x28 pixels.
     """
 
-    def __init__(self, *, num_classes: int, dims: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, *, num_classes: int, dims: int, image_side: int, rngs: nnx.Rngs) -> None:
+        self.image_side = image_side
         he_normal = jax.nn.initializers.he_normal()
         self.dense1 = nnx.Linear(num_classes * dims, 512, kernel_init=he_normal, rngs=rngs)
         self.dense2 = nnx.Linear(512, 1024, kernel_init=he_normal, rngs=rngs)
-        self.dense3 = nnx.Linear(1024, 28 * 28, rngs=rngs)
+        self.dense3 = nnx.Linear(1024, image_side**2, rngs=rngs)
 
     def __call__(
         self, capsules: Float[Array, "batch classes dims"], labels: Integer[Array, " batch"]
-    ) -> Float[Array, "batch 28 28 1"]:
+    ) -> Float[Array, "batch side side 1"]:
         """Returns grey levels in 0..1; every capsule but that of the label is put to zero."""
         is_label = jax.nn.one_hot(labels, capsules.shape[1])[:, :, None]
         x = (capsules * is_label).reshape(capsules.shape[0], -1)
         x = nnx.relu(self.dense1(x))
         x = nnx.relu(self.dense2(x))
-        return nnx.sigmoid(self.dense3(x)).reshape(-1, 28, 28, 1)
+        return nnx.sigmoid(self.dense3(x)).reshape(-1, self.image_side, self.image_side, 1)

@@ -19,25 +19,34 @@ class CNN(nnx.Module):
     """
 
     criteria = ("nll", "mse")
+    choices = ()
     needs_transpose = False
 
     def __init__(
-        self, *, num_classes: int, image_mean: float, image_std: float, rngs: nnx.Rngs
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
     ) -> None:
+        self.image_side = image_side
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
         self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", rngs=rngs)
         self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", rngs=rngs)
-        self.dense1 = nnx.Linear(64 * 12 * 12, 128, rngs=rngs)
+        self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, rngs=rngs)
         self.dense2 = nnx.Linear(128, num_classes, rngs=rngs)
 
     def __call__(
-        self, images: Float[Array, "batch 28 28 1"], rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
         """Returns logits; drops activations only where `rngs` brings a stream named `dropout`."""
         x = (images - self.image_mean[...]) / self.image_std[...]
-        if rngs is not None and jax.default_backend() == "cpu":
-            # The same three layers, where their gradients would be slow.
+        is_slow = rngs is not None and jax.default_backend() == "cpu"
+        if is_slow and self.image_side == 28:
+            # The same three layers, where their gradients would be slow; tiled for this size.
             layers = (self.conv1.kernel, self.conv1.bias, self.conv2.kernel, self.conv2.bias)
             weights = (layer[...] for layer in layers)  # pyright: ignore[reportOptionalSubscript]
             x = conv_conv_pool(x, *weights)  # (batch, 12, 12, 64)
@@ -57,6 +66,6 @@ class CNN(nnx.Module):
         """Turns logits into the probability of each class; a row sums to one."""
         return jax.nn.softmax(outputs)
 
-    def scores(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch classes"]:
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
         """Returns the probability of each class: what is exported."""
         return self.scores_of(self(images))

@@ -1,4 +1,4 @@
-"""`mnist_efficient_capsule_v1`: the small capsule network with self-attention routing."""
+"""`mnist_efficient_capsule_v1`: the small one, routing by self-attention; and a CNN of its size."""
 
 import jax
 import jax.numpy as jnp
@@ -18,35 +18,15 @@ NUM_PRIMARY = 16
 PRIMARY_DIMS = 8
 
 
-class EfficientCapsNet(nnx.Module):
-    """Four convolutions, 16 primary capsules of 8, class capsules of 16; a decoder beside.
+class EfficientTrunk(nnx.Module):
+    """Four convolutions, each with ReLU and BatchNorm, and one over each whole feature map.
 
-    Mazzia, Salvetti, Chiaberge 2021, "Efficient-CapsNet: capsule network with self-attention
-    routing" (arXiv 2101.12491), as in the authors' code (github.com/EscVM/Efficient-CapsNet). For
-    ten classes 161,824 parameters and 1,411,344 of the decoder.
+    For images of more than 28 pixels the third has stride 2, as in the authors' network for two
+    digits in 36x36 pixels.
     """
 
-    criteria = ("capsule_loss_v1",)
-    needs_transpose = True
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        image_mean: float,
-        image_std: float,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-    ) -> None:
-        """Draws the initial weights.
-
-        Args:
-            num_classes: class capsules.
-            image_mean: not used; the published network takes grey levels as they are.
-            image_std: not used.
-            rngs: a stream named `params`.
-            dtype: of the convolutions; capsules and routing are float32.
-        """
+    def __init__(self, *, image_side: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.image_side = image_side
         he_normal = jax.nn.initializers.he_normal()
 
         def conv(num_inputs, num_outputs, size, stride):
@@ -69,27 +49,22 @@ class EfficientCapsNet(nnx.Module):
                 rngs=rngs,
             )
 
+        stride = 1 if image_side == 28 else 2
         self.convs = nnx.List(
-            [conv(1, 32, 5, 1), conv(32, 64, 3, 1), conv(64, 64, 3, 1), conv(64, 128, 3, 2)]
+            [conv(1, 32, 5, 1), conv(32, 64, 3, 1), conv(64, 64, 3, stride), conv(64, 128, 3, 2)]
         )
         self.norms = nnx.List([norm(32), norm(64), norm(64), norm(128)])
+        side = ((image_side - 6 - 3) // stride + 1 - 3) // 2 + 1  # 9 for 28
         features = NUM_PRIMARY * PRIMARY_DIMS
         self.primary_kernel = nnx.Param(
-            jax.nn.initializers.glorot_uniform()(rngs.params(), (9, 9, 1, features))
+            jax.nn.initializers.glorot_uniform()(rngs.params(), (side, side, 1, features))
         )
         self.primary_biases = nnx.Param(jnp.zeros(features))
-        # The fan-in, as Keras counts it for this shape, is classes * inputs * input dims.
-        weights = he_normal(rngs.params(), (num_classes, NUM_PRIMARY, PRIMARY_DIMS, CLASS_DIMS))
-        self.vote_weights = nnx.Param(
-            weights.transpose(1, 2, 0, 3).reshape(NUM_PRIMARY, PRIMARY_DIMS, -1)
-        )
-        self.routing_biases = nnx.Param(jnp.zeros((NUM_PRIMARY, num_classes)))
-        self.decoder = Decoder(num_classes=num_classes, dims=CLASS_DIMS, rngs=rngs)
 
-    def primary_capsules(
-        self, images: Float[Array, "batch 28 28 1"], *, is_training: bool = False
-    ) -> Float[Array, "batch 16 8"]:
-        """Returns the capsules below the routing, of length below 1."""
+    def features(
+        self, images: Float[Array, "batch side side 1"], *, is_training: bool
+    ) -> Float[Array, "batch 128"]:
+        """Returns one number for each feature map."""
         x = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = norm(nnx.relu(conv(x)), use_running_average=not is_training)
@@ -97,20 +72,76 @@ class EfficientCapsNet(nnx.Module):
         # ONNX has them, so that the exported graph needs no transposition.
         x = jnp.transpose(x.astype(jnp.float32), (0, 3, 1, 2))
         x = x * jnp.transpose(self.primary_kernel[...], (2, 3, 0, 1))
-        x = jnp.sum(x, axis=(2, 3)) + self.primary_biases[...].reshape(1, -1)
-        return squash_exponential(x.reshape(-1, NUM_PRIMARY, PRIMARY_DIMS))
+        return jnp.sum(x, axis=(2, 3)) + self.primary_biases[...].reshape(1, -1)
 
-    def __call__(
-        self, images: Float[Array, "batch 28 28 1"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes 16"]:
-        """Returns the class capsules; `rngs` says that this is training, and nothing is drawn."""
-        capsules = self.primary_capsules(images, is_training=rngs is not None)
+
+class EfficientCapsNet(EfficientTrunk):
+    """16 primary capsules of 8, class capsules of 16; a decoder beside.
+
+    Mazzia, Salvetti, Chiaberge 2021, "Efficient-CapsNet: capsule network with self-attention
+    routing" (arXiv 2101.12491), as in the authors' code (github.com/EscVM/Efficient-CapsNet). For
+    ten classes 161,824 parameters and 1,411,344 of the decoder.
+    """
+
+    criteria = ("capsule_loss_v1",)
+    choices = ()
+    needs_transpose = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        """Draws the initial weights.
+
+        Args:
+            num_classes: class capsules.
+            image_mean: not used; the published network takes grey levels as they are.
+            image_std: not used.
+            rngs: a stream named `params`.
+            image_side: of the square images, in pixels.
+            dtype: of the convolutions; capsules and routing are float32.
+        """
+        super().__init__(image_side=image_side, dtype=dtype, rngs=rngs)
+        # The fan-in, as Keras counts it for this shape, is classes * inputs * input dims.
+        he_normal = jax.nn.initializers.he_normal()
+        weights = he_normal(rngs.params(), (num_classes, NUM_PRIMARY, PRIMARY_DIMS, CLASS_DIMS))
+        self.vote_weights = nnx.Param(
+            weights.transpose(1, 2, 0, 3).reshape(NUM_PRIMARY, PRIMARY_DIMS, -1)
+        )
+        self.routing_biases = nnx.Param(jnp.zeros((NUM_PRIMARY, num_classes)))
+        self.decoder = Decoder(
+            num_classes=num_classes, dims=CLASS_DIMS, image_side=image_side, rngs=rngs
+        )
+
+    def primary_capsules(
+        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
+    ) -> Float[Array, "batch 16 8"]:
+        """Returns the capsules below the routing, of length below 1."""
+        features = self.features(images, is_training=is_training)
+        return squash_exponential(features.reshape(-1, NUM_PRIMARY, PRIMARY_DIMS))
+
+    def route(
+        self, capsules: Float[Array, "batch 16 8"]
+    ) -> tuple[Float[Array, "batch classes 16"], Float[Array, "batch classes 16"]]:
+        """Returns the class capsules and the couplings; see `self_attention_routing`."""
         votes = cast_votes(capsules, self.vote_weights[...])
         return self_attention_routing(votes, self.routing_biases[...])
 
+    def __call__(
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes 16"]:
+        """Returns the class capsules; `rngs` says that this is training, and nothing is drawn."""
+        return self.route(self.primary_capsules(images, is_training=rngs is not None))[0]
+
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
-    ) -> Float[Array, "batch 28 28 1"]:
+    ) -> Float[Array, "batch side side 1"]:
         """Draws the images again, each from the capsule of its label."""
         return self.decoder(outputs, labels)
 
@@ -118,6 +149,48 @@ class EfficientCapsNet(nnx.Module):
         """Returns the lengths of the class capsules, each in 0..1 and not summing to one."""
         return lengths(outputs)
 
-    def scores(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch classes"]:
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
         """Returns the lengths of the class capsules: what is exported, without the decoder."""
+        return self.scores_of(self(images))
+
+
+class EfficientCNN(EfficientTrunk):
+    """The same convolutions and, in place of capsules, 160 units and dense classes.
+
+    As many weights as the capsule network of the same `image_side` has, and 1,610 more.
+    """
+
+    criteria = ("nll", "mse")
+    choices = ()
+    needs_transpose = False
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        """Draws the initial weights; the arguments are those of `EfficientCapsNet`."""
+        super().__init__(image_side=image_side, dtype=dtype, rngs=rngs)
+        num_units = num_classes * CLASS_DIMS
+        self.dense1 = nnx.Linear(NUM_PRIMARY * PRIMARY_DIMS, num_units, rngs=rngs)
+        self.dense2 = nnx.Linear(num_units, num_classes, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; `rngs` says that this is training, and nothing is drawn."""
+        x = nnx.relu(self.features(images, is_training=rngs is not None))
+        return self.dense2(nnx.relu(self.dense1(x)))
+
+    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+        """Turns logits into the probability of each class; a row sums to one."""
+        return jax.nn.softmax(outputs)
+
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns the probability of each class: what is exported."""
         return self.scores_of(self(images))

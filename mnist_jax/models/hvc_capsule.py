@@ -23,6 +23,7 @@ class HVCCapsNet(nnx.Module):
     """
 
     criteria = ("nll", "mse")
+    choices = ()
     needs_transpose = True
 
     def __init__(
@@ -32,6 +33,7 @@ class HVCCapsNet(nnx.Module):
         image_mean: float,
         image_std: float,
         rngs: nnx.Rngs,
+        image_side: int = 28,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
@@ -41,9 +43,11 @@ class HVCCapsNet(nnx.Module):
             image_mean: not used; the published network maps grey levels to -1..1.
             image_std: not used.
             rngs: a stream named `params`.
+            image_side: of the square images, in pixels.
             dtype: of the convolutions; capsules are float32.
         """
         self.dtype = dtype
+        self.image_side = image_side
         normal = drawn_flat(jax.nn.initializers.normal(0.05))
 
         def norm(num_features, *, is_of_capsules=False):
@@ -75,7 +79,9 @@ class HVCCapsNet(nnx.Module):
         )
         self.norms = nnx.List(norm(num_outputs) for num_outputs in filters)
         branch_dims = filters[CONVS_PER_BRANCH - 1 :: CONVS_PER_BRANCH]
-        sides = [28 - 2 * CONVS_PER_BRANCH * (branch + 1) for branch in range(len(branch_dims))]
+        sides = [
+            image_side - 2 * CONVS_PER_BRANCH * (branch + 1) for branch in range(len(branch_dims))
+        ]
         # Dims first, then places, then classes: one small matrix product for each dim.
         self.branch_weights = nnx.List(
             nnx.Param(normal(rngs.params(), (dims, side * side, num_classes)))
@@ -85,7 +91,7 @@ class HVCCapsNet(nnx.Module):
         self.merge_norm = norm(len(branch_dims), is_of_capsules=True)
 
     def class_capsules(
-        self, images: Float[Array, "batch 28 28 1"], *, is_training: bool = False
+        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
     ) -> list[Float[Array, "batch classes _"]]:
         """Returns the class capsules of each branch, of 64, 112 and 160 dims, none negative."""
         x = (2 * images - 1).astype(self.dtype)
@@ -106,7 +112,7 @@ class HVCCapsNet(nnx.Module):
         return capsules
 
     def __call__(
-        self, images: Float[Array, "batch 28 28 1"], rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
         """Returns logits; `rngs` says that this is training, and nothing is drawn."""
         is_training = rngs is not None
@@ -118,6 +124,6 @@ class HVCCapsNet(nnx.Module):
         """Turns logits into the probability of each class; a row sums to one."""
         return jax.nn.softmax(outputs)
 
-    def scores(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch classes"]:
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
         """Returns the probability of each class: what is exported."""
         return self.scores_of(self(images))

@@ -53,6 +53,8 @@ print(json.dumps({
 class Network(nnx.Module):
     """A network with one layer of the test's choice in front of the mean of each row."""
 
+    image_side = 28
+
     def __init__(self, layer):
         self.layer = layer
 
@@ -70,6 +72,8 @@ class Pool:
 
 class Capsules(nnx.Module):
     """What capsule networks are made of: vectors, votes by matmul, lengths."""
+
+    image_side = 28
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(1, 16, (9, 9), strides=4, padding="VALID", rngs=rngs)
@@ -214,6 +218,8 @@ def test_the_same_layers_in_evaluation_mode_are_accepted(layer):
 
 def test_what_jax2onnx_cannot_convert_is_one_clear_line():
     class Positional(nnx.Module):
+        image_side = 28
+
         def scores(self, images):
             return nnx.max_pool(images, (2, 2), (2, 2)).mean(axis=(2, 3))
 

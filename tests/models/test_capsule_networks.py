@@ -11,10 +11,11 @@ from flax import nnx
 
 from mnist_jax.export.onnx import to_bytes
 from mnist_jax.losses import CRITERIA, RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
-from mnist_jax.models.efficient_capsule import EfficientCapsNet
+from mnist_jax.models import MODELS
+from mnist_jax.models.efficient_capsule import EfficientCapsNet, EfficientCNN
 from mnist_jax.models.hvc_capsule import HVCCapsNet
-from mnist_jax.models.sabour_capsule import SabourCapsNet
-from mnist_jax.state import rebuild, take_apart
+from mnist_jax.models.sabour_capsule import SabourCapsNet, SabourCNN
+from mnist_jax.state import num_parameters, rebuild, take_apart
 
 NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
 
@@ -129,3 +130,41 @@ def test_the_onnx_file_gives_the_same_scores_in_every_batch(model, images, score
     for batch in (slice(0, 3), slice(1, 2)):
         (of_file,) = session.run(None, {"image": np.array(images[batch].transpose(0, 3, 1, 2))})
         np.testing.assert_allclose(of_file, scores(images)[batch], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [28, 36, 40])
+@pytest.mark.parametrize(
+    ("capsules", "cnn"), [(SabourCapsNet, SabourCNN), (EfficientCapsNet, EfficientCNN)]
+)
+def test_the_cnns_have_the_size_of_their_capsule_networks(capsules, cnn, side):
+    def size(network):
+        model = nnx.eval_shape(
+            lambda: network(
+                num_classes=10, image_mean=0.0, image_std=1.0, image_side=side, rngs=nnx.Rngs(0)
+            )
+        )
+        params = take_apart(model)[1]
+        return num_parameters({key: params[key] for key in params if key != "decoder"})
+
+    assert 0 < size(cnn) / size(capsules) - 1 < 0.011
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_every_network_takes_a_larger_canvas(model_id, compiled):
+    model = MODELS[model_id](
+        num_classes=10, image_mean=0.1, image_std=0.3, image_side=36, rngs=nnx.Rngs(0)
+    )
+    images = jax.random.uniform(jax.random.key(0), (2, 36, 36, 1))
+
+    def everything(network, images):
+        outputs = network(images, nnx.Rngs(dropout=0))
+        labels = jnp.array([1, 2])
+        drawn = network.reconstruct(outputs, labels) if hasattr(network, "reconstruct") else images
+        return network.scores(images), CRITERIA[network.criteria[0]](outputs, labels), drawn
+
+    (scores, losses, drawn), _ = compiled(model, everything)(images)
+    assert (scores.shape, losses.shape, drawn.shape) == ((2, 10), (2,), images.shape)
+    session = onnxruntime.InferenceSession(to_bytes(model, {}), providers=["CPUExecutionProvider"])
+    (of_file,) = session.run(None, {"image": np.array(images.transpose(0, 3, 1, 2))})
+    fresh = compiled(model, lambda network, images: network.scores(images))(images)[0]
+    np.testing.assert_allclose(of_file, fresh, atol=1e-5)

@@ -31,7 +31,7 @@ def route(votes, biases, num_iterations=3, stop_gradient=False):
     """Routes votes `[batch, inputs, classes, dims]`."""
     columns = jnp.asarray(votes).reshape(*votes.shape[:2], -1)
     routing = partial(dynamic_routing, num_iterations=num_iterations, stop_gradient=stop_gradient)
-    return jax.jit(routing)(columns, jnp.asarray(biases))
+    return jax.jit(lambda *arrays: routing(*arrays)[0])(columns, jnp.asarray(biases))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -126,6 +126,19 @@ def test_routing_weights_of_one_input_add_up_to_one_over_the_classes():
         np.testing.assert_allclose(capsules[0], jnp.tile(expected, (CLASSES, 1)), atol=1e-6)
 
 
+@pytest.mark.parametrize("num_iterations", [1, 3])
+def test_the_couplings_are_those_of_the_sums(num_iterations):
+    votes, biases = random(19, BATCH, INPUTS, CLASSES, DIMS), random(20, CLASSES, DIMS)
+    columns = jnp.array(votes.reshape(BATCH, INPUTS, -1))
+    capsules, couplings = dynamic_routing(
+        columns, jnp.array(biases), num_iterations=num_iterations, stop_gradient=False
+    )
+    np.testing.assert_allclose(couplings.sum(axis=1), 1, atol=1e-6)
+    sums = np.einsum("bji,bijd->bjd", np.broadcast_to(couplings, (BATCH, CLASSES, INPUTS)), votes)
+    np.testing.assert_allclose(capsules, squash(jnp.array(sums + biases)), atol=1e-5)
+    assert (couplings.std() > 1e-3) == (num_iterations > 1)
+
+
 def test_an_example_is_routed_alike_in_whatever_batch():
     votes, biases = random(8, 5, INPUTS, CLASSES, DIMS), random(9, CLASSES, DIMS)
     together, alone = route(votes, biases), route(votes[2:3], biases)
@@ -163,14 +176,19 @@ def test_the_gradient_of_routing_is_that_of_finite_differences(reference):
 
 def test_self_attention_is_the_papers(reference):
     votes, biases = random(17, BATCH, INPUTS, CLASSES, DIMS), random(18, INPUTS, CLASSES)
-    routed = self_attention_routing(jnp.array(votes.reshape(BATCH, INPUTS, -1)), jnp.array(biases))
+    columns = jnp.array(votes.reshape(BATCH, INPUTS, -1))
+    routed, couplings = self_attention_routing(columns, jnp.array(biases))
     expected = [reference.self_attention_routing(v, biases) for v in reference.float64(votes)]
     np.testing.assert_allclose(routed, expected, atol=1e-5)
+    np.testing.assert_allclose(couplings.sum(axis=1), 1, atol=1e-6)
+    weights = np.swapaxes(couplings, 1, 2)[..., None] + biases[None, :, :, None]
+    sums = (weights * votes).sum(axis=1)
+    np.testing.assert_allclose(routed, squash_exponential(jnp.array(sums)), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def decoder():
-    return Decoder(num_classes=10, dims=16, rngs=nnx.Rngs(0))
+    return Decoder(image_side=28, num_classes=10, dims=16, rngs=nnx.Rngs(0))
 
 
 def test_the_decoder_reads_the_labels_capsule_and_no_other(decoder, reference):

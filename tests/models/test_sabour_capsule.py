@@ -116,7 +116,7 @@ def test_the_primary_factor_changes_the_speed_of_learning_and_not_the_start(mode
 
 
 def test_the_number_of_iterations_is_chosen(model, images, compiled, rebuild_with, outputs):
-    once = rebuild_with(model, num_routing_iterations=1)
+    once = rebuild_with(model, routing_iterations=1)
     scores, _ = compiled(once, lambda network, images: network.scores(images))(images[:2])
     assert jnp.abs(scores - outputs["scores"]).max() > 1e-4
 
