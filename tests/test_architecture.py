@@ -32,6 +32,7 @@ ORDER = [
     {"release"},
     {"plots", "model_card"},
     {"repository"},
+    {"serve"},
     {"pipeline"},
     {"train", "reexport"},
 ]

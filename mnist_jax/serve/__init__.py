@@ -1,0 +1,1 @@
+"""The server and the page; nothing here imports JAX."""

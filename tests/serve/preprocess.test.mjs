@@ -1,0 +1,56 @@
+// The page's preprocessing against the vectors that Python's is tested with: node --test tests/serve
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+
+const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+const source = read("../../mnist_jax/serve/page/preprocess.js");
+// By way of an address: older versions of Node take no .js file for a module.
+const page = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const strokes = JSON.parse(read("strokes.json"));
+const vectors = JSON.parse(read("vectors.json"));
+const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+
+for (const [digit, expected] of Object.entries(vectors.strokes)) {
+  test(`strokes of ${digit}`, () => {
+    assert.deepEqual(page.imageOfStrokes(strokes[digit]), bytes(expected));
+  });
+}
+
+for (const { name, width, height, repeat, rgba, image } of vectors.pictures) {
+  test(name, () => {
+    const picture = enlarged({ width, height, data: bytes(rgba) }, repeat);
+    if (image === null) {
+      assert.throws(() => page.imageOfPicture(picture), page.NoInkError);
+    } else {
+      assert.deepEqual(page.imageOfPicture(picture), bytes(image));
+    }
+  });
+}
+
+test("an empty field is refused", () => {
+  assert.throws(() => page.imageOfStrokes([]), page.NoInkError);
+});
+
+test("a picture of which no block can be made is refused", () => {
+  const picture = { width: 2000, height: 2, data: new Uint8Array(16000) };
+  assert.throws(() => page.imageOfPicture(picture), /too narrow/);
+});
+
+test("levels become float32 as in NumPy", () => {
+  const levels = Uint8Array.from({ length: 256 }, (_, level) => level);
+  const exact = Array.from(levels, (level) => Math.fround(level / 255));
+  assert.deepEqual(Array.from(page.modelInput(levels)), exact);
+});
+
+function enlarged({ width, height, data }, times) {
+  const large = { width: width * times, height: height * times };
+  large.data = new Uint8Array(4 * large.width * large.height);
+  for (let row = 0; row < large.height; row++) {
+    for (let column = 0; column < large.width; column++) {
+      const from = 4 * (Math.floor(row / times) * width + Math.floor(column / times));
+      large.data.set(data.subarray(from, from + 4), 4 * (row * large.width + column));
+    }
+  }
+  return large;
+}
