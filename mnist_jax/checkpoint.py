@@ -1,82 +1,128 @@
 """Checkpoints; nothing else imports orbax.
 
 While a run trains, `models/training/` holds its last two epochs, each with everything needed to go
-on. A finished run keeps `models/checkpoint/` alone: the weights that are released.
+on. A finished run keeps `models/checkpoint/` alone: the weights that are released. Each carries a
+SHA-256 over all it holds: orbax itself does not notice a bit that has flipped in an array.
 """
 
+import hashlib
+import json
 import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.run_folder import RELEASED
+
+LOGGER = logging.getLogger("mnist_jax")
 
 
 class TrainingCheckpoints:
     """The checkpoints of a run that is not finished; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens (or makes) `folder`."""
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every step there
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
-            item_names=("arrays", "history"),
-        )
+        """Opens (or makes) `folder`; removes what a run that was cut off has half-written there."""
+        _silence()
+        self._folder = folder.absolute()
+        with _writing(self._folder):
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
+                ),
+                item_names=("arrays", "history"),
+            )
 
     def __enter__(self) -> "TrainingCheckpoints":
         """Returns itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Waits for the writing to end."""
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits for the writing to end.
+
+        Raises:
+            UserError: an epoch could not be written; not if another error is on its way already.
+        """
+        with suppress(UserError) if kind else nullcontext(), _writing(self._folder):
+            self._manager.close()
 
     def save(self, epoch: int, arrays: Any, history: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and the history so far, in the background."""
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays), history=ocp.args.JsonSave(history)
-            ),
-        )
+        """Saves a pytree of arrays and the history so far, in the background.
+
+        Raises:
+            UserError: this epoch or the one before could not be written.
+        """
+        with _writing(self._folder):
+            self._manager.save(
+                epoch,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), history=ocp.args.JsonSave(history)
+                ),
+                custom_metadata={"sha256": _sha256(arrays, history)},
+            )
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Returns arrays and history of the last saved epoch, or None where there is none.
+        """Returns arrays and history of the last epoch that is whole, or None where none was saved.
+
+        Epochs after it are damaged; they are deleted, and a warning says so.
 
         Args:
             like: a pytree of arrays with the structure, shapes and dtypes that were saved.
 
         Raises:
-            UserError: the epoch is damaged.
+            UserError: every epoch is damaged.
         """
-        epoch = self._manager.latest_step()
-        if epoch is None:
-            return None
-        try:
-            restored = self._manager.restore(
-                epoch,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
-                ),
-            )
-        except Exception as error:  # orbax raises whatever its storage does
-            raise UserError(
-                f"{self._manager.directory / str(epoch)} cannot be restored "
-                f"({first_line(error)}); delete that folder to go on from the epoch before"
-            ) from error
-        return restored["arrays"], restored["history"]
+        damaged: dict[int, str] = {}
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore(epoch, like)
+            except Exception as error:  # orbax raises whatever its storage does
+                damaged[epoch] = (
+                    f"{self._folder / str(epoch)} cannot be restored ({first_line(error)})"
+                )
+                continue
+            for later, problem in damaged.items():
+                LOGGER.warning("%s; the epoch before is taken instead", problem)
+                self._manager.delete(later)
+            return restored
+        for problem in damaged.values():
+            raise UserError(f"{problem}; delete {self._folder} to train from the beginning")
+        return None
+
+    def _restore(self, epoch: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        restored = self._manager.restore(
+            epoch,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
+            ),
+        )
+        arrays, history = restored["arrays"], restored["history"]
+        _check(self._manager.metadata(epoch), arrays, history)
+        return arrays, history
 
 
 def save_released(run_dir: Path, params: Any, model_state: Any) -> None:
-    """Writes the weights that are released; replaces what an earlier, cut-off try left."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """Writes the weights that are released; replaces what an earlier, cut-off try left.
+
+    Raises:
+        UserError: they could not be written.
+    """
+    _silence()
+    folder, weights = (run_dir / RELEASED).absolute(), (params, model_state)
+    with _writing(folder), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(
-            (run_dir / RELEASED).absolute(),
+            folder,
             {"params": params, "model_state": model_state},
             force=True,
+            custom_metadata={"sha256": _sha256(*weights)},
         )
 
 
@@ -89,17 +135,61 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
         model_state: likewise.
 
     Raises:
-        UserError: there is no checkpoint, or it does not fit the model.
+        UserError: there is no checkpoint, it is damaged, or it does not fit the model.
     """
+    _silence()
     folder = (run_dir / RELEASED).absolute()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; name the folder of a finished run")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             restored = checkpointer.restore(folder, {"params": params, "model_state": model_state})
+            weights = restored["params"], restored["model_state"]
+            _check(checkpointer.metadata(folder), *weights)
     except Exception as error:  # orbax raises whatever its storage does
         raise UserError(
             f"{folder} cannot be restored ({first_line(error)}); it is damaged or of another "
             "model, train again"
         ) from error
-    return restored["params"], restored["model_state"]
+    return weights
+
+
+def _silence() -> None:
+    """Keeps orbax's reports and asyncio's tracebacks off the terminal: what fails is raised."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns whatever orbax raises into one line that names the folder."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # orbax raises whatever its storage does
+        told = re.search(r"os_error_code='(\d+)'", str(error))
+        reason = os.strerror(int(told[1])) if told else first_line(error)
+        raise UserError(
+            f"cannot write {folder}: {reason}; make room and see that the folder can be written, "
+            "then give the same command again"
+        ) from error
+
+
+def _sha256(arrays: Any, rest: Any) -> str:
+    """Returns the sum, in hex, over the leaves of two pytrees of arrays, numbers and texts."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(jax.device_get((arrays, rest))):
+        digest.update(jax.tree_util.keystr(path).encode())
+        if isinstance(leaf, np.ndarray):
+            digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+        else:
+            digest.update(json.dumps(leaf).encode())
+    return digest.hexdigest()
+
+
+def _check(metadata: Any, arrays: Any, rest: Any) -> None:
+    """Raises ValueError where what was read is not what was written."""
+    if (metadata.custom_metadata or {}).get("sha256") != _sha256(arrays, rest):
+        raise ValueError("its contents do not have the SHA-256 that was written with them")

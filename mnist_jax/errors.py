@@ -7,6 +7,10 @@ class UserError(Exception):
     The message names the value, the rule it breaks and the remedy, in that order.
     """
 
+    def __str__(self) -> str:
+        """Returns the message on one line, whatever a path or a file has put into it."""
+        return printable(super().__str__())
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, in the form in which Ctrl-C comes."""
@@ -18,6 +22,11 @@ class StoppedError(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status  # 130 for Ctrl-C, 143 for SIGTERM, as shells have it
+
+
+def printable(text: str) -> str:
+    """Writes what does not print (line ends, terminal codes, bytes that are no text) escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def first_line(error: Exception) -> str:

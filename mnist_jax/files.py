@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; JSON that knows whether it is still what was written."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_jax.errors import UserError
+
+SUM = "contents_sha256"
+UNFINISHED = ".part"  # the end of the name of a file that is still being written
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -18,7 +22,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+        )
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(data)
@@ -39,7 +45,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON with sorted keys; NaN and infinity are refused, since JSON has neither."""
+    """Writes JSON with sorted keys; NaN and infinity are refused, since JSON has neither.
+
+    An object also gets the sum of the rest of it, `contents_sha256`, which `read_json` checks: a
+    bit that flips on a disk mostly leaves JSON that can be read, with another number in it.
+    """
+    if isinstance(value, dict):
+        contents = {key: value[key] for key in value if key != SUM}
+        value = {**contents, SUM: _sha256(contents)}
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -47,13 +60,25 @@ def read_json(path: Path) -> Any:
     """Reads what `write_json` wrote.
 
     Raises:
-        UserError: the file is missing, cannot be read or is not JSON.
+        UserError: the file is missing, cannot be read, is not JSON or not what was written.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; name a folder that a run has written"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it is damaged, run again") from error
+    # Without a sum, which is how other programs write JSON, there is nothing to hold it against.
+    if isinstance(value, dict) and SUM in value and value.pop(SUM) != _sha256(value):
+        raise UserError(f"{path} is not what was written there ({SUM}); it is damaged, run again")
+    return value
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mnist_jax.errors import printable
+
 LOGGER = logging.getLogger("mnist_jax")
 
 
@@ -14,8 +16,8 @@ LOGGER = logging.getLogger("mnist_jax")
 def to_file(path: Path) -> Iterator[None]:
     """Appends everything logged, from debug level up, to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = _FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOGGER.addHandler(handler)
     try:
         yield
@@ -37,6 +39,22 @@ def to_terminal(console: Console) -> Iterator[None]:
         LOGGER.removeHandler(handler)
 
 
+class _FileHandler(logging.FileHandler):
+    """Stops the run where the log cannot be written, on a full disk say, instead of printing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Raises what `emit` has caught."""
+        raise
+
+
+class _Formatter(logging.Formatter):
+    """A record stays one line, so that a name with a line end in it cannot forge another."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        return printable(super().format(record))
+
+
 class _ConsoleHandler(logging.Handler):
     """Prints through rich, so that lines and a progress bar keep out of each other's way."""
 
@@ -48,5 +66,9 @@ class _ConsoleHandler(logging.Handler):
         """Prints one record; markup in it is not interpreted."""
         style = "yellow" if record.levelno >= logging.WARNING else None
         self._console.print(
-            record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True
+            printable(record.getMessage()),
+            style=style,
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )

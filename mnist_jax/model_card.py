@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mnist_jax.config import PLACES
+from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.files import read_json, write_text
 from mnist_jax.release import show_measured, show_rule, wilson
 
@@ -187,14 +188,25 @@ def write(run_dir: Path) -> None:
     """
     raw = read_json(run_dir / "logs" / "release.json")
     history = read_json(run_dir / "logs" / "history.json")
-    folder = run_dir / "model_card"
+    try:
+        card = _card(raw, history, run_dir / "model_card")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run_dir / 'logs'} holds a release.json or history.json that no run has written "
+            f"({first_line(error)}); run again"
+        ) from error
+    write_text(run_dir / "model_card" / "mnist_model_card.md", card)
+
+
+def _card(raw: dict, history: dict, folder: Path) -> str:
+    """The card's text; `folder` is where it goes."""
     plots = [name for name in PLOTS if (folder / "plots" / f"{name}.png").is_file()]
     release = _escaped(raw)
     run, metrics = release["run"], release["metrics"]
     commit = run["environment"]["git_commit"] or "not known: no git checkout"
     if run["environment"]["git_clean"] is False:
         commit += ", with changes that were not committed"
-    card = CARD.format(
+    text = CARD.format(
         **run | release,
         metadata=_metadata(raw).to_yaml(),
         verdict_and_reasons=_verdict(release),
@@ -212,7 +224,7 @@ def write(run_dir: Path) -> None:
         packages=", ".join(" ".join(item) for item in run["environment"]["versions"].items()),
         command=_command(raw["run"]["config"]),
     )
-    write_text(folder / "mnist_model_card.md", str(ModelCard(card)))
+    return str(ModelCard(text))
 
 
 def _metadata(release: dict) -> ModelCardData:
@@ -376,7 +388,7 @@ def _escaped(tree: Any) -> Any:
         return [_escaped(value) for value in tree]
     if not isinstance(tree, str):
         return tree
-    line = " ".join(tree.split())
+    line = printable(" ".join(tree.split()))
     # "<" and "&" only where a tag or an entity could begin, so that "<= 10 MB" stays as it is.
     line = re.sub(r"<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", lambda match: html.escape(match[0]), line)
     return re.sub(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)

@@ -3,7 +3,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,10 +258,11 @@ def deliver(
     )
     verification = None
     if not config["skip_export"]:
-        formats = formats_to_export(config)
-        write_exports(formats, trained, run, run_dir)
-        # Those that an earlier export has left are judged as well: they ship along.
-        present = [name for name in PATHS if name != "orbax" and (run_dir / PATHS[name]).exists()]
+        # Those that an earlier export has left ship along, so they are made anew and judged too.
+        wanted = formats_to_export(config)
+        formats = [name for name in PATHS if name in wanted or (run_dir / PATHS[name]).exists()]
+        present = [name for name in formats if name != "orbax"]
+        write_exports(present, trained, run, run_dir)
         LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
         verification = verify.verify_files(run_dir, present, *test, scores, *trained)
         write_json(run_dir / run_folder.VERIFICATION, verification)
@@ -283,9 +284,12 @@ def deliver(
 
 
 def write_exports(
-    formats: tuple[str, ...], trained: Trained, run: Mapping[str, Any], run_dir: Path
+    formats: Sequence[str], trained: Trained, run: Mapping[str, Any], run_dir: Path
 ) -> None:
-    """Writes the model in each format; the same weights give the same bytes."""
+    """Writes the model in each format but orbax, the checkpoint, which is there already.
+
+    The same weights give the same bytes.
+    """
     dataset = run["dataset"]
     metadata = {
         "model_id": run["config"]["model_id"],
@@ -302,5 +306,4 @@ def write_exports(
         "stablehlo": lambda: stablehlo.to_bytes(model),
     }
     for name in formats:
-        if name in writers:  # orbax is the checkpoint, which is there already
-            write_bytes(run_dir / PATHS[name], writers[name]())
+        write_bytes(run_dir / PATHS[name], writers[name]())

@@ -38,9 +38,7 @@ def _act(options: argparse.Namespace) -> int:
 
 def export_again(options: argparse.Namespace, console: Console) -> int:
     """Runs the pipeline's last stages on the checkpoint of a finished run."""
-    if not run_folder.is_finished(options.run_dir):
-        raise UserError(f"{options.run_dir} holds no finished run; name the folder of one")
-    run = run_folder.read_config(options.run_dir)
+    run = run_folder.read_run(options.run_dir)
     config = run["config"]
     config["skip_export"] = False
     for key in ("export_format", "data_dir", "manual_dir"):
@@ -49,6 +47,7 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
     from mnist_jax import data, pipeline
 
     with run_folder.lock(options.run_dir), log.to_file(options.run_dir / run_folder.LOG):
+        run_folder.remove_leftovers(options.run_dir)
         dataset = pipeline.prepare_data(config)
         if dataset.data_hash != run["dataset"]["data_hash"]:
             raise UserError(

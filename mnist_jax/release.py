@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from scipy.stats import binomtest
 
+from mnist_jax.errors import printable
+
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 BYTES_PER_MB = 1_000_000
 # From this many test images on, a score without one error is more likely a leak than a feat.
@@ -98,8 +100,8 @@ def table(release: dict) -> Group:
         grid.add_row(*cells, style="" if row["passed"] else "red")
     # Text, not str: a class name in brackets must not be read as rich's markup.
     remarks = [row for row in criteria if row["passed"] and row["detail"]]
-    lines = [Text(f"- {reason}", style="red") for reason in release["reasons"]]
-    lines += [Text(f"- {row['name']}: {row['detail']}", style="dim") for row in remarks]
+    lines = [Text(printable(f"- {reason}"), style="red") for reason in release["reasons"]]
+    lines += [Text(printable(f"- {row['name']}: {row['detail']}"), style="dim") for row in remarks]
     if num_failed := sum(not row["passed"] for row in criteria):
         verdict = f"REFUSED: {num_failed} of {len(criteria)} criteria failed"
     else:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mnist_jax import config as config_module
 from mnist_jax import model_card, release
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, printable
 from mnist_jax.files import write_json
 
 MATRIX = [[975, 3, 2], [4, 1130, 1], [9, 11, 1012]]
@@ -306,7 +306,7 @@ def test_an_escaped_string_is_shown_as_it_is(text):
     (inline,) = MarkdownIt("commonmark").parseInline(model_card._escaped(text))
     assert {token.type for token in inline.children} <= {"text", "text_special"}
     shown = "".join(token.content for token in inline.children)
-    assert shown == " ".join(text.split()).replace("\0", "\ufffd")
+    assert shown == printable(" ".join(text.split()))
 
 
 def test_a_card_without_export_has_nothing_to_load_and_says_why(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from mnist_jax import data, reexport, train
+from mnist_jax.files import read_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "--config.augment_shift_px=1"]
@@ -44,7 +45,7 @@ def go(folder, *flags):
 
 
 def load(run, name):
-    return json.loads((run / "logs" / f"{name}.json").read_text())
+    return read_json(run / "logs" / f"{name}.json")
 
 
 @pytest.fixture(scope="module")

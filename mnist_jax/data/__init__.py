@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mnist_jax.data import arrays
 from mnist_jax.data.arrays import Split
-from mnist_jax.data.published import PUBLISHED, VERSION
+from mnist_jax.data.published import PUBLISHED, VERSION, Published
 from mnist_jax.errors import UserError
 
 __all__ = ["DATASET_IDS", "Dataset", "Split", "prepare", "read"]
@@ -53,19 +53,9 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
     published = PUBLISHED[dataset_id]
     folder = Path(dataset_id, VERSION, "arrays")
     if not os.path.isdir(data_dir / folder):
-        # Imported here: with the arrays in place neither library is ever loaded.
-        if published.raw_name is None:
-            from mnist_jax.data import digits
-
-            splits = digits.load(published.num_test)
-        else:
-            from mnist_jax.data import records
-
-            splits = records.load(dataset_id, published, data_dir, manual_dir)
-        train, validation = arrays.split_off(splits["train"], published.num_validation)
-        with arrays.appears_whole(data_dir, folder) as staging:
-            made = {"train": train, "validation": validation, "test": splits["test"]}
-            arrays.write(staging / folder, made)
+        with arrays.alone_in(data_dir):
+            if not os.path.isdir(data_dir / folder):  # another process may have made it meanwhile
+                _make(dataset_id, published, data_dir, manual_dir, folder)
     checked = {split: arrays.read(data_dir / folder, split) for split in arrays.SPLITS}
     image_mean, image_std = arrays.mean_and_std(checked["train"].images)
     return Dataset(
@@ -83,6 +73,25 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         image_mean=image_mean,
         image_std=image_std,
     )
+
+
+def _make(
+    dataset_id: str, published: Published, data_dir: Path, manual_dir: Path | None, folder: Path
+) -> None:
+    """Makes the arrays of a data set, in `folder` of `data_dir`."""
+    # Imported here: with the arrays in place neither library is ever loaded.
+    if published.raw_name is None:
+        from mnist_jax.data import digits
+
+        splits = digits.load(published.num_test)
+    else:
+        from mnist_jax.data import records
+
+        splits = records.load(dataset_id, published, data_dir, manual_dir)
+    train, validation = arrays.split_off(splits["train"], published.num_validation)
+    with arrays.appears_whole(data_dir, folder) as staging:
+        made = {"train": train, "validation": validation, "test": splits["test"]}
+        arrays.write(staging / folder, made)
 
 
 def read(dataset: Dataset, split: str, image_side: int = 28) -> Split:

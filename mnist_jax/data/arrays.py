@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from jaxtyping import UInt8
 from mnist_jax import files
 from mnist_jax.errors import UserError
 
+STAGING = ".preparing_"  # begins the name of a folder in which data is being made
 SPLITS = ("train", "validation", "test")
 
 
@@ -52,6 +55,29 @@ def in_the_middle(split: Split, image_side: int) -> Split:
 
 
 @contextlib.contextmanager
+def alone_in(data_dir: Path) -> Iterator[None]:
+    """Makes `data_dir` and waits until no other process prepares data in it.
+
+    What a process that was killed has left there is removed.
+
+    Raises:
+        UserError: the folder cannot be made, opened or locked.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(data_dir, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel's: it ends with the process
+            for staging in data_dir.glob(f"{STAGING}*"):
+                shutil.rmtree(staging, ignore_errors=True)
+            yield
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _cannot_write(data_dir, error) from error
+
+
+@contextlib.contextmanager
 def appears_whole(data_dir: Path, folder: Path) -> Iterator[Path]:
     """Lends an empty folder in `data_dir`; what is made there at `folder` is renamed into place.
 
@@ -67,7 +93,7 @@ def appears_whole(data_dir: Path, folder: Path) -> Iterator[Path]:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing_", dir=data_dir) as staging:
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=data_dir) as staging:
             yield Path(staging)
             (data_dir / folder).parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -76,10 +102,14 @@ def appears_whole(data_dir: Path, folder: Path) -> Iterator[Path]:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
     except OSError as error:
-        raise UserError(
-            f"cannot write the data to {data_dir}: {error.strerror or error}; "
-            "name a folder that you can write, with free space, with --data-dir"
-        ) from error
+        raise _cannot_write(data_dir, error) from error
+
+
+def _cannot_write(data_dir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write the data to {data_dir}: {error.strerror or error}; "
+        "name a folder that you can write, with free space, with --data-dir"
+    )
 
 
 def write(folder: Path, splits: dict[str, Split]) -> None:
