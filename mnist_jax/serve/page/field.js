@@ -1,0 +1,191 @@
+// The field that is drawn on: with a mouse, a finger, a pen, or the keyboard.
+
+import { drawLine, FIELD_PX, imageOfInk, imageOfPicture, Ink, PEN_RADIUS_PX } from "./preprocess.js";
+
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP_PX = 10;
+const SMALL_STEP_PX = 3;
+const MOST_PIXELS = 16e6; // more than this, some phones cannot hold
+
+export class Field {
+  #canvas;
+  #changed;
+  #strokes = [];
+  #ink = new Ink(FIELD_PX, FIELD_PX);
+  #picture = null;
+  #pen = null; // where the keyboard's is, once it was used
+  #held = new Set();
+  isDrawing = false;
+
+  /** Calls `changed` after every change; what is shown is up to the canvas's color. */
+  constructor(canvas, changed) {
+    this.#canvas = canvas;
+    this.#changed = changed;
+    canvas.addEventListener("pointerdown", (event) => this.#begin(event));
+    canvas.addEventListener("pointermove", (event) => this.#go(event));
+    for (const end of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(end, (event) => event.isPrimary && this.#lift());
+    }
+    canvas.addEventListener("keydown", (event) => this.#press(event));
+    canvas.addEventListener("keyup", (event) => this.#held.delete(event.key));
+    canvas.addEventListener("blur", () => this.#leave());
+    new ResizeObserver(() => this.#paint()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
+  }
+
+  get isEmpty() {
+    return !this.#strokes.length && !this.#picture;
+  }
+
+  /** Returns the image a model sees, 784 levels; throws NoInkError where there is nothing. */
+  image() {
+    return this.#picture ? imageOfPicture(this.#picture.pixels) : imageOfInk(this.#ink);
+  }
+
+  clear() {
+    this.#strokes = [];
+    this.#picture = null;
+    this.#redraw();
+  }
+
+  /** Takes back the last stroke, or the picture. */
+  undo() {
+    this.#picture = null;
+    this.#strokes.pop();
+    this.#redraw();
+  }
+
+  /** Puts a picture in place of what is drawn. */
+  async open(file) {
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+    } catch {
+      throw new Error("This browser cannot open that file as a picture.");
+    }
+    const { width, height } = bitmap;
+    if (width * height > MOST_PIXELS) {
+      throw new Error(`${width} x ${height} pixels are more than 16 million: make the picture smaller.`);
+    }
+    // One to one: the browser's own resampling would not be the specification's.
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(bitmap, 0, 0);
+    this.#strokes = [];
+    this.#picture = { bitmap, pixels: context.getImageData(0, 0, width, height) };
+    this.#redraw();
+  }
+
+  #begin(event) {
+    if (!event.isPrimary || event.button !== 0) return;
+    this.#canvas.setPointerCapture(event.pointerId);
+    this.#pen = null;
+    this.#start(this.#place(event));
+  }
+
+  #go(event) {
+    if (!this.isDrawing || !event.isPrimary || this.#pen) return;
+    const passed = event.getCoalescedEvents?.() ?? [];
+    for (const place of passed.length ? passed : [event]) this.#extend(this.#place(place));
+  }
+
+  #start(point) {
+    this.isDrawing = true;
+    if (this.#picture) {
+      this.#picture = null;
+      this.#redraw();
+    }
+    this.#strokes.push([]);
+    this.#extend(point);
+  }
+
+  #extend(point) {
+    const stroke = this.#strokes.at(-1);
+    drawLine(this.#ink, stroke.at(-1) ?? point, point);
+    stroke.push(point);
+    this.#paint();
+    this.#changed();
+  }
+
+  #lift() {
+    if (!this.isDrawing) return;
+    this.isDrawing = false;
+    this.#paint();
+    this.#changed();
+  }
+
+  #press(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in STEPS) {
+      this.#held.add(event.key);
+      const size = event.shiftKey ? SMALL_STEP_PX : STEP_PX;
+      const [x, y] = this.#pen ?? [FIELD_PX / 2, FIELD_PX / 2];
+      const steps = [...this.#held].map((key) => STEPS[key]); // two keys: a diagonal
+      const move = (from, axis) =>
+        Math.min(FIELD_PX, Math.max(0, steps.reduce((sum, step) => sum + size * step[axis], from)));
+      this.#pen = [move(x, 0), move(y, 1)];
+      if (this.isDrawing) this.#extend(this.#pen);
+    } else if (event.key === " ") {
+      this.#pen ??= [FIELD_PX / 2, FIELD_PX / 2];
+      if (this.isDrawing) this.#lift();
+      else this.#start(this.#pen);
+    } else {
+      return;
+    }
+    event.preventDefault();
+    this.#paint();
+  }
+
+  #leave() {
+    this.#held.clear();
+    this.#pen = null;
+    this.#lift();
+    this.#paint();
+  }
+
+  /** Returns where a pointer is, in the field's own units. */
+  #place({ clientX, clientY }) {
+    const { left, top, width, height } = this.#canvas.getBoundingClientRect();
+    return [((clientX - left) * FIELD_PX) / width, ((clientY - top) * FIELD_PX) / height];
+  }
+
+  #redraw() {
+    this.isDrawing = false;
+    this.#ink = new Ink(FIELD_PX, FIELD_PX);
+    for (const stroke of this.#strokes) {
+      stroke.forEach((point, i) => drawLine(this.#ink, stroke[Math.max(0, i - 1)], point));
+    }
+    this.#paint();
+    this.#changed();
+  }
+
+  /** Shows people what is there; the browser's own lines are good enough for that. */
+  #paint() {
+    const canvas = this.#canvas;
+    canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio);
+    const context = canvas.getContext("2d");
+    const scale = canvas.width / FIELD_PX;
+    context.scale(scale, scale);
+    context.lineCap = context.lineJoin = "round";
+    context.lineWidth = 2 * PEN_RADIUS_PX;
+    context.strokeStyle = context.fillStyle = getComputedStyle(canvas).color;
+    if (this.#picture) {
+      const { width, height } = this.#picture.bitmap;
+      const fit = FIELD_PX / Math.max(width, height);
+      const [w, h] = [width * fit, height * fit];
+      context.drawImage(this.#picture.bitmap, (FIELD_PX - w) / 2, (FIELD_PX - h) / 2, w, h);
+    }
+    for (const stroke of this.#strokes) {
+      context.beginPath();
+      for (const [x, y] of [stroke[0], ...stroke]) context.lineTo(x, y);
+      context.stroke();
+    }
+    if (this.#pen) {
+      context.lineWidth = 2;
+      context.beginPath();
+      context.arc(...this.#pen, PEN_RADIUS_PX, 0, 2 * Math.PI);
+      if (this.isDrawing) context.fill();
+      context.stroke();
+    }
+  }
+}

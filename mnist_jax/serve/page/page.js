@@ -1,0 +1,182 @@
+// The page: what is drawn or opened goes to the chosen model, and its answer is shown.
+
+import { Field } from "./field.js";
+import { IMAGE_PX, modelInput, NoInkError } from "./preprocess.js";
+import * as scorer from "./scorer.js";
+
+const get = (id) => document.getElementById(id);
+const CHAMPION = ""; // the version that the server chooses
+
+let models = {};
+let labels = [];
+let answer = null; // what the last scores said, in words
+let isBehind = false;
+let isReading = false;
+
+const field = new Field(get("field"), () => read());
+
+/** Reads what is on the field; of changes that come while a model is at work, the last one counts. */
+async function read() {
+  isBehind = true;
+  if (isReading) return;
+  isReading = true;
+  while (isBehind) {
+    await new Promise(requestAnimationFrame);
+    isBehind = false;
+    try {
+      await readOnce();
+    } catch (error) {
+      showScores(null);
+      say(error.message, true);
+    }
+  }
+  isReading = false;
+}
+
+async function readOnce() {
+  get("undo").disabled = get("clear").disabled = field.isEmpty;
+  let image;
+  try {
+    image = field.image();
+  } catch (error) {
+    showSeen(new Uint8Array(IMAGE_PX * IMAGE_PX));
+    if (!(error instanceof NoInkError)) throw error;
+    if (!field.isEmpty) throw new Error("No ink stands out in this picture.");
+    showScores(null);
+    return say("");
+  }
+  showSeen(image);
+  const asked = labels;
+  if (!asked.length) return; // no model is chosen yet
+  const name = get("model").value;
+  const begin = performance.now();
+  const { scores, version } = await scorer.score(name, get("version").value, modelInput(image));
+  const latency = performance.now() - begin;
+  if (field.isEmpty || asked !== labels) return; // cleared, or another model chosen, meanwhile
+  if (!get("version").value) nameChampion(version); // another may have been promoted
+  get("latency").textContent = `${name}, version ${version}: ${latency.toFixed(1)} ms ${scorer.MEASURED}`;
+  showScores(scores);
+  if (!field.isDrawing) say(answer);
+}
+
+function showSeen(image) {
+  const context = get("seen").getContext("2d");
+  const pixels = context.createImageData(IMAGE_PX, IMAGE_PX);
+  image.forEach((level, i) => pixels.data.set([level, level, level, 255], 4 * i));
+  context.putImageData(pixels, 0, 0);
+}
+
+/** Shows one score a class, or none of them. */
+function showScores(scores) {
+  const rows = [...get("scores").tBodies[0].rows];
+  const order = scores ? rows.map((_, i) => i).sort((a, b) => scores[b] - scores[a]) : [];
+  const [first, second] = order;
+  rows.forEach((row, i) => {
+    row.classList.toggle("first", i === first);
+    row.querySelector("i").style.transform = `scaleX(${scores ? scores[i] : 0})`;
+    row.cells[2].textContent = scores ? scores[i].toFixed(3) : "";
+  });
+  get("answer").textContent = scores ? labels[first] : "nothing yet";
+  get("answer").className = !scores ? "none" : labels[first].length > 1 ? "word" : "";
+  get("second").textContent = scores && scores[second] >= 0.1 ? `or ${labels[second]}` : "";
+  const told = (i) => `${labels[i]}, score ${scores[i].toFixed(3)}`;
+  answer = scores && `${told(first)}${scores[second] >= 0.1 ? `; or ${told(second)}` : ""}`;
+}
+
+/** Says something on the page, and to those who listen to it. */
+function say(text, isWrong = false) {
+  get("said").classList.toggle("wrong", isWrong);
+  get("said").textContent = "";
+  requestAnimationFrame(() => (get("said").textContent = text)); // a repeated text is heard again
+}
+
+function sayAnswer() {
+  if (field.isEmpty) say("There is nothing to read yet: draw a digit, or open a picture of one.", true);
+  else if (answer) say(answer);
+}
+
+function fill(select, options) {
+  select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
+  select.disabled = options.length < 2;
+}
+
+async function begin() {
+  models = await scorer.list();
+  const names = Object.keys(models);
+  if (!names.length) throw new Error("There is no model that is ready.");
+  fill(get("model"), names.map((name) => [name, name]));
+  await chooseModel();
+}
+
+async function chooseModel() {
+  const { champion, versions } = models[get("model").value];
+  const options = versions.map((version) => [version, version]);
+  if (champion) options.unshift([CHAMPION, ""]);
+  fill(get("version"), options.filter(([version]) => version !== champion));
+  if (champion) nameChampion(champion);
+  await chooseVersion();
+}
+
+function nameChampion(version) {
+  get("version").options[0].text = `${version}, champion`;
+}
+
+async function chooseVersion() {
+  labels = [];
+  get("latency").textContent = "loading the model";
+  const chosen = [get("model").value, get("version").value];
+  const found = await scorer.labels(...chosen);
+  if (chosen[0] !== get("model").value || chosen[1] !== get("version").value) return;
+  labels = found;
+  get("latency").textContent = "";
+  const rows = labels.map((label) => {
+    const row = document.createElement("tr");
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = label;
+    const bar = row.insertCell();
+    bar.className = "bar";
+    bar.append(document.createElement("div"));
+    bar.firstChild.append(document.createElement("i"));
+    row.prepend(name);
+    row.insertCell();
+    return row;
+  });
+  get("scores").tBodies[0].replaceChildren(...rows);
+  if (!field.isEmpty) read();
+}
+
+async function open(file) {
+  if (file) await field.open(file);
+}
+
+const orSay = (action) => (event) => action(event).catch((error) => say(error.message, true));
+
+for (const action of ["undo", "clear"]) {
+  get(action).addEventListener("click", () => {
+    field[action]();
+    if (field.isEmpty) get("field").focus(); // the button goes out of use, and would lose it
+  });
+}
+get("open").addEventListener("click", () => get("file").click());
+get("file").addEventListener("change", orSay(async ({ target }) => {
+  await open(target.files[0]);
+  target.value = ""; // the same file can be opened again
+}));
+get("model").addEventListener("change", orSay(chooseModel));
+get("version").addEventListener("change", orSay(chooseVersion));
+get("field").addEventListener("keydown", ({ key }) => key === "Enter" && sayAnswer());
+addEventListener("keydown", (event) => {
+  if (event.target.matches?.("select")) return;
+  if (event.key === "Escape") field.clear();
+  if ((event.ctrlKey || event.metaKey) && event.key === "z") field.undo();
+});
+addEventListener("paste", orSay(({ clipboardData }) => open(clipboardData.files[0])));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", orSay(async (event) => {
+  event.preventDefault();
+  await open(event.dataTransfer.files[0]);
+}));
+
+showScores(null);
+orSay(begin)();
