@@ -264,7 +264,9 @@ def deliver(
         present = [name for name in formats if name != "orbax"]
         write_exports(present, trained, run, run_dir)
         LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
-        verification = verify.verify_files(run_dir, present, *test, scores, *trained)
+        verification = verify.verify_files(
+            run_dir, present, *test, scores, *trained, export_metadata(run)
+        )
         write_json(run_dir / run_folder.VERIFICATION, verification)
     seconds = sum(row["seconds"] for row in history["epochs"])
     training = {
@@ -290,15 +292,8 @@ def write_exports(
 
     The same weights give the same bytes.
     """
-    dataset = run["dataset"]
-    metadata = {
-        "model_id": run["config"]["model_id"],
-        "dataset_id": dataset["dataset_id"],
-        "class_names": json.dumps(dataset["class_names"]),
-        "config_hash": run["config_hash"],
-        "data_hash": dataset["data_hash"],
-        "versions": json.dumps(environment.versions(), sort_keys=True),
-    }
+    versions = json.dumps(environment.versions(), sort_keys=True)
+    metadata = export_metadata(run) | {"versions": versions}
     model = state_module.rebuild(*trained)
     writers = {
         "onnx": lambda: onnx.to_bytes(model, metadata),
@@ -307,3 +302,15 @@ def write_exports(
     }
     for name in formats:
         write_bytes(run_dir / PATHS[name], writers[name]())
+
+
+def export_metadata(run: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what an exported file says of the run it comes from, whatever made the file."""
+    dataset = run["dataset"]
+    return {
+        "model_id": run["config"]["model_id"],
+        "dataset_id": dataset["dataset_id"],
+        "class_names": json.dumps(dataset["class_names"]),
+        "config_hash": run["config_hash"],
+        "data_hash": dataset["data_hash"],
+    }

@@ -6,7 +6,7 @@ Every check runs and every failure is collected, whatever a file holds.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,7 @@ def verify_files(
     graphdef: Any,
     params: Any,
     model_state: Any,
+    metadata: Mapping[str, str],
 ) -> dict[str, Any]:
     """Checks the exported files of a run against its network, over the whole test set.
 
@@ -103,6 +104,7 @@ def verify_files(
         graphdef: the network's structure.
         params: its weights, as read from the checkpoint.
         model_state: its other arrays, likewise.
+        metadata: what the ONNX file must say of itself; a server takes the classes' names from it.
 
     Returns:
         `verification.json`; it passed if there is no line in `failures`. No file can raise.
@@ -123,6 +125,13 @@ def verify_files(
             network = state_module.rebuild(graphdef, params, model_state)
             num_classes = jax_scores.shape[1]
             report.files[name] |= _check_structure(report, data, network, num_classes)
+            with report.check("onnx: metadata", ", ".join(metadata)) as problems:
+                stated = report.files[name]["metadata"]
+                problems += [
+                    f"{key} is {stated.get(key)}, not {metadata[key]}"
+                    for key in metadata
+                    if stated.get(key) != metadata[key]
+                ]
             _check_onnx_parity(report, data, references)
             with report.check("onnx: latency"):
                 report.latency = measure_latency(run_dir / PATHS[name], pixels[:1])

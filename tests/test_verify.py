@@ -48,7 +48,7 @@ def run():
     }
     scores = np.asarray(model.scores(jnp.float32(images[..., None]) / 255))
     facts = {"images": images, "labels": labels, "jax_scores": scores, "graphdef": graphdef}
-    return files, facts | {"params": params, "model_state": model_state}
+    return files, facts | {"params": params, "model_state": model_state, "metadata": metadata}
 
 
 def verified(folder, run, changed=(), formats=FORMATS, **changed_facts):
@@ -211,6 +211,12 @@ def test_a_sabotaged_onnx_file_fails_for_the_right_reason(tmp_path, run, sabotag
     for reason in reasons:
         assert any(re.search(reason, line) for line in found["failures"]), found["failures"]
     assert capfd.readouterr() == ("", "")  # all of it is in the report, nothing on the terminal
+
+
+def test_an_onnx_file_that_says_it_is_another_fails(tmp_path, run):
+    expected = {"model_id": "mnist_cnn_v1", "class_names": '["a", "b"]'}
+    found = verified(tmp_path, run, formats=("onnx",), metadata=expected)
+    assert found["failures"] == ['onnx: metadata: class_names is None, not ["a", "b"]']
 
 
 def other_weights():
