@@ -5,10 +5,20 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# For scripts/mutate: the same examples for every mutant, and no time spent on making them smaller.
+settings.register_profile(
+    "mutants",
+    derandomize=True,
+    database=None,
+    max_examples=50,
+    phases=[Phase.explicit, Phase.generate],
+)
 
 
 @pytest.fixture(scope="session")
