@@ -35,7 +35,7 @@ class EinsumCapsNet(SabourCapsNet):
         weights = self.vote_weights[...].reshape(1152, 8, 10, 16)
         with jax.ensure_compile_time_eval():
             weights = jnp.transpose(weights, ["ikjd".index(axis) for axis in order])
-        votes = jnp.einsum(f"{order},bik->b{ij}d", weights, self.primary_capsules(images))
+        votes = jnp.einsum(f"{order},bik->b{ij}d", weights, self.primary_capsules(images, is_exported=True))
         logits = jnp.zeros(votes.shape[:3])
         for _ in range(3):
             couplings = jax.nn.softmax(logits, axis=1 + ij.index("j"))
@@ -50,7 +50,7 @@ class OnlyConvolutions(SabourCapsNet):
 
     def scores(self, images):
         """Returns some numbers that need all convolutions."""
-        return jnp.sum(self.primary_capsules(images), axis=1)
+        return jnp.sum(self.primary_capsules(images, is_exported=True), axis=1)
 
 
 def build(network, order=None):

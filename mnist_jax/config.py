@@ -36,6 +36,7 @@ DATASET_IDS = ("digits_v1", "mnist_v1", "fashion_mnist_v1", "kmnist_v1")
 CRITERION_IDS = ("nll", "mse", "capsule_loss_v1")
 OPTIMIZER_IDS = ("adam", "adamw", "sgd")
 SCHEDULE_IDS = ("constant", "cosine", "one_cycle", "exponential")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 AUGMENT_IDS = ("shift_and_rotate", "byerly")
 EXPORT_FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 
@@ -58,6 +59,8 @@ def default() -> ConfigDict:
             "optimizer_id": "adam",
             "weight_decay": 0.0,  # decoupled; adamw only
             "momentum": 0.0,  # sgd only
+            # What layers compute in while they train; weights, losses and releases are float32.
+            "compute_dtype": "float32",
             "schedule_id": "cosine",
             "learning_rate": 0.001,  # the peak, where a schedule varies it
             "epochs": 5,
@@ -284,6 +287,7 @@ def validate(config: Mapping[str, Any]) -> None:
         ("optimizer_id", OPTIMIZER_IDS),
         ("schedule_id", SCHEDULE_IDS),
         ("augment_id", AUGMENT_IDS),
+        ("compute_dtype", COMPUTE_DTYPES),
     ):
         _require(config[key] in ids, key, config[key], "one of " + ", ".join(ids))
     formats = config["export_format"]

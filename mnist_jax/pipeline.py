@@ -64,7 +64,7 @@ def run(config: Mapping[str, Any], console: Console) -> int:
             verify.check_parity_before_training(model)
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
         # ---- Training
-        train_and_save(config, model, train, validation, run_dir, console)
+        train_and_save(config, dataset, model, train, validation, run_dir, console)
         # ---- Evaluation: the only use of the test split, after the epoch was chosen
         trained = load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test", config["image_side"])
@@ -102,7 +102,9 @@ class Trained(NamedTuple):
     model_state: Any
 
 
-def build_model(config: Mapping[str, Any], dataset: Dataset) -> nnx.Module:
+def build_model(
+    config: Mapping[str, Any], dataset: Dataset, compute_dtype: str = "float32"
+) -> nnx.Module:
     """Builds the network with its first weights; they depend on the seed alone."""
     network = MODELS[config["model_id"]]
     losses.check_criterion(config["criterion_id"], config["model_id"], network.criteria)
@@ -113,7 +115,15 @@ def build_model(config: Mapping[str, Any], dataset: Dataset) -> nnx.Module:
         image_side=config["image_side"],
         **{key: config[key] for key in network.choices},
         rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
+        dtype=compute_dtype,
     )
+
+
+def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Any:
+    """Returns the network's structure for training, which may compute in another precision."""
+    return nnx.split(
+        nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"]))
+    )[0]
 
 
 def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -128,6 +138,7 @@ def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
 
 def train_and_save(
     config: Mapping[str, Any],
+    dataset: Dataset,
     model: nnx.Module,
     train: Split,
     validation: Split,
@@ -171,7 +182,7 @@ def train_and_save(
         fitted = fit(
             state,
             make_train_steps(
-                graphdef,
+                structure_in_training(config, dataset),
                 optimizer,
                 criterion,
                 streams,

@@ -177,7 +177,8 @@ def _make_predict(graphdef: Any) -> Callable[[Any, Any, Any], Array]:
         network: Any = state_module.rebuild(graphdef, params, model_state)
         # In full float32: left to choose, a GPU multiplies with 10 bits of mantissa.
         with jax.default_matmul_precision("highest"):
-            return network.scores(images.transpose(0, 2, 3, 1))
+            # As in evaluation; `scores`, what is exported, may be slower where JAX runs it.
+            return network.scores_of(network(images.transpose(0, 2, 3, 1)))
 
     return predict
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from mnist_jax.models.dropout import dropout
 from mnist_jax.models.max_pool import max_pool_2x2
@@ -30,14 +30,26 @@ class CNN(nnx.Module):
         image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        dtype: DTypeLike = jnp.float32,
     ) -> None:
+        """Draws the initial weights.
+
+        Args:
+            num_classes: logits.
+            image_mean: of the data set's grey levels, which is subtracted.
+            image_std: of the data set's grey levels, to divide by.
+            rngs: a stream named `params`.
+            image_side: of the square images, in pixels.
+            dtype: of the layers; weights and logits are float32.
+        """
         self.image_side = image_side
+        self.dtype = jnp.dtype(dtype)
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", rngs=rngs)
-        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", rngs=rngs)
-        self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, rngs=rngs)
-        self.dense2 = nnx.Linear(128, num_classes, rngs=rngs)
+        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+        self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
+        self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
@@ -45,7 +57,7 @@ class CNN(nnx.Module):
         """Returns logits; drops activations only where `rngs` brings a stream named `dropout`."""
         x = (images - self.image_mean[...]) / self.image_std[...]
         is_slow = rngs is not None and jax.default_backend() == "cpu"
-        if is_slow and self.image_side == 28:
+        if is_slow and self.image_side == 28 and self.dtype == jnp.float32:
             # The same three layers, where their gradients would be slow; tiled for this size.
             layers = (self.conv1.kernel, self.conv1.bias, self.conv2.kernel, self.conv2.bias)
             weights = (layer[...] for layer in layers)  # pyright: ignore[reportOptionalSubscript]
@@ -60,7 +72,7 @@ class CNN(nnx.Module):
         x = nnx.relu(self.dense1(x))
         if rngs is not None:
             x = dropout(x, 0.5, rngs.dropout())
-        return self.dense2(x)
+        return self.dense2(x).astype(jnp.float32)
 
     def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
         """Turns logits into the probability of each class; a row sums to one."""

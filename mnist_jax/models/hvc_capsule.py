@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from mnist_jax.models.capsules import drawn_flat, lengths
-from mnist_jax.models.convolution import convolve_to_train
+from mnist_jax.models.convolution import convolve
 
 NUM_CONVS = 9
 CONVS_PER_BRANCH = 3
@@ -97,7 +97,7 @@ class HVCCapsNet(nnx.Module):
         x = (2 * images - 1).astype(self.dtype)
         capsules = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = convolve_to_train(x, conv.kernel[...], stride=1) if is_training else conv(x)
+            x = convolve(x, conv.kernel[...], stride=1) if is_training else conv(x)
             x = nnx.relu(norm(x, use_running_average=not is_training))
             if (index + 1) % CONVS_PER_BRANCH == 0:
                 branch = len(capsules)

@@ -15,7 +15,7 @@ from mnist_jax.models.capsules import (
     lengths,
     squash,
 )
-from mnist_jax.models.convolution import convolve_to_train
+from mnist_jax.models.convolution import convolve
 
 CLASS_DIMS = 16
 PRIMARY_TYPES = 32
@@ -51,14 +51,14 @@ class SabourTrunk(nnx.Module):
         self.primary_biases = nnx.Param(jnp.full(PRIMARY_TYPES * PRIMARY_DIMS, 0.1))
 
     def features(
-        self, images: Float[Array, "batch side side 1"], *, is_training: bool
+        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
     ) -> Float[Array, "batch rows columns 256"]:
         """Returns what the two convolutions make of each place."""
         x = nnx.relu(self.conv1(images))  # [batch, 20, 20, 256]
-        if is_training:
-            x = convolve_to_train(x, self.primary_conv.kernel[...], stride=2)
-        else:
+        if is_exported:
             x = self.primary_conv(x)
+        else:
+            x = convolve(x, self.primary_conv.kernel[...], stride=2)
         biases = self.primary_biases[...].reshape(1, 1, 1, -1)
         return x.astype(jnp.float32) * self.primary_factor + biases  # [batch, 6, 6, 256]
 
@@ -126,10 +126,10 @@ class SabourCapsNet(SabourTrunk):
         )
 
     def primary_capsules(
-        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
+        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
     ) -> Float[Array, "batch inputs 8"]:
         """Returns the capsules below the routing, of length below 1: by row, column and type."""
-        features = self.features(images, is_training=is_training)
+        features = self.features(images, is_exported=is_exported)
         return squash(features.reshape(-1, self.num_places * PRIMARY_TYPES, PRIMARY_DIMS))
 
     def route(
@@ -146,8 +146,8 @@ class SabourCapsNet(SabourTrunk):
     def __call__(
         self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes 16"]:
-        """Returns the class capsules; `rngs` says that this is training, and nothing is drawn."""
-        return self.route(self.primary_capsules(images, is_training=rngs is not None))[0]
+        """Returns the class capsules; in training nothing is drawn: `rngs` changes nothing."""
+        return self.route(self.primary_capsules(images))[0]
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
@@ -161,7 +161,7 @@ class SabourCapsNet(SabourTrunk):
 
     def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
         """Returns the lengths of the class capsules: what is exported, without the decoder."""
-        return self.scores_of(self(images))
+        return self.scores_of(self.route(self.primary_capsules(images, is_exported=True))[0])
 
 
 class SabourCNN(SabourTrunk):
@@ -194,8 +194,12 @@ class SabourCNN(SabourTrunk):
     def __call__(
         self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
-        """Returns logits; `rngs` says that this is training, and nothing is drawn."""
-        x = nnx.relu(self.features(images, is_training=rngs is not None))
+        """Returns logits; in training nothing is drawn: `rngs` changes nothing."""
+        return self.logits(self.features(images))
+
+    def logits(self, features: Float[Array, "batch rows columns 256"]) -> Float[Array, "batch _"]:
+        """Applies the dense layers."""
+        x = nnx.relu(features)
         x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense2(x)
 
@@ -205,4 +209,4 @@ class SabourCNN(SabourTrunk):
 
     def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
         """Returns the probability of each class: what is exported."""
-        return self.scores_of(self(images))
+        return self.scores_of(self.logits(self.features(images, is_exported=True)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mnist_jax.models.convolution import convolve_to_train
+from mnist_jax.models.convolution import convolve
 
 
 def xla_convolution(x, kernel, stride):
@@ -33,7 +33,7 @@ def test_value_and_gradients_are_xlas(height, width, size, stride):
         value, backward = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
         return value, *backward(cotangent)
 
-    ours = value_and_gradients(convolve_to_train, x, kernel, cotangent)
+    ours = value_and_gradients(convolve, x, kernel, cotangent)
     expected = value_and_gradients(xla_convolution, x, kernel, cotangent)
     for array, expected_array in zip(ours, expected, strict=True):
         np.testing.assert_allclose(array, expected_array, atol=1e-4)
@@ -43,5 +43,5 @@ def test_half_precision_is_summed_in_float32():
     random = np.random.default_rng(1)
     x, kernel = normal(random, 2, 9, 9, 8), normal(random, 3, 3, 8, 4)
     rounded = [jnp.asarray(a, jnp.bfloat16).astype(jnp.float32) for a in (x, kernel)]
-    ours = convolve_to_train(x.astype(jnp.bfloat16), kernel, 2)
+    ours = convolve(x.astype(jnp.bfloat16), kernel, 2)
     np.testing.assert_allclose(ours, xla_convolution(*rounded, 2), atol=1e-4)

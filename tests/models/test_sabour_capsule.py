@@ -60,7 +60,7 @@ def outputs(model, images, compiled):
         capsules = network(images)
         return {
             "primary": network.primary_capsules(images),
-            "primary_in_training": network.primary_capsules(images, is_training=True),
+            "primary_exported": network.primary_capsules(images, is_exported=True),
             "capsules": capsules,
             "capsules_in_training": network(images, nnx.Rngs(0)),
             "scores": network.scores(images),
@@ -72,7 +72,7 @@ def outputs(model, images, compiled):
 
 def test_primary_capsules_are_the_papers(outputs, primary):
     np.testing.assert_allclose(outputs["primary"], primary, atol=1e-5)
-    np.testing.assert_allclose(outputs["primary_in_training"], primary, atol=1e-5)
+    np.testing.assert_allclose(outputs["primary_exported"], primary, atol=1e-5)
     assert outputs["primary"].min() < 0  # a ReLU before the squash would leave none
 
 
@@ -106,7 +106,7 @@ def test_the_primary_factor_changes_the_speed_of_learning_and_not_the_start(mode
             def sum_of_capsules(kernel):
                 changed = {**params, "primary_conv": {"kernel": kernel}}
                 network = rebuild(graphdef, changed, model_state)
-                return network.primary_capsules(images, is_training=True).sum()
+                return network.primary_capsules(images).sum()
 
             return jax.grad(sum_of_capsules)(kernel)
 
