@@ -35,7 +35,9 @@ class EinsumCapsNet(SabourCapsNet):
         weights = self.vote_weights[...].reshape(1152, 8, 10, 16)
         with jax.ensure_compile_time_eval():
             weights = jnp.transpose(weights, ["ikjd".index(axis) for axis in order])
-        votes = jnp.einsum(f"{order},bik->b{ij}d", weights, self.primary_capsules(images, is_exported=True))
+        votes = jnp.einsum(
+            f"{order},bik->b{ij}d", weights, self.primary_capsules(images, is_exported=True)
+        )
         logits = jnp.zeros(votes.shape[:3])
         for _ in range(3):
             couplings = jax.nn.softmax(logits, axis=1 + ij.index("j"))

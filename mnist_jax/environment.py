@@ -38,13 +38,22 @@ def versions() -> dict[str, str]:
 
 def cpu_name() -> str:
     """Returns the processor's name as the kernel gives it."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> str:
+    """Returns the names of what the processor can do beyond the basics; empty where unknown."""
+    return _cpu_info("flags") or _cpu_info("Features")  # the latter on ARM
+
+
+def _cpu_info(key: str) -> str:
+    """Returns what Linux says of the first processor; empty where it says nothing."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+        return ""  # not Linux
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+    return next(values, "")
 
 
 def _git(*arguments: str) -> str | None:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
-from sklearn.metrics import confusion_matrix
 
 from mnist_jax import state as state_module
 from mnist_jax.step import images_to_float
@@ -73,6 +72,8 @@ def measure(
     class_names: tuple[str, ...],
 ) -> dict[str, Any]:
     """Returns every metric of a split: overall, by class, the confusions and the calibration."""
+    from sklearn.metrics import confusion_matrix  # 0.9 s, for which the first step need not wait
+
     predicted = scores.argmax(axis=1)
     confusions = confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))
     return {

@@ -1,5 +1,6 @@
 """A run's epochs: train, validate, keep the best, be ready to go on after an interruption."""
 
+import itertools
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from mnist_jax.checkpoint import TrainingCheckpoints
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
 from mnist_jax.evaluate import summarise
+from mnist_jax.phases import FIRST_STEP, Phases
 from mnist_jax.state import TrainState
 from mnist_jax.step import Progress, no_progress, shuffled
 
@@ -48,6 +50,7 @@ def fit(
     checkpoints: TrainingCheckpoints,
     tensorboard_dir: Path,
     console: Console,
+    phases: Phases,
 ) -> Fitted:
     """Trains for `epochs`, going on after the last epoch that `checkpoints` holds.
 
@@ -68,6 +71,7 @@ def fit(
         checkpoints: where each epoch is saved.
         tensorboard_dir: where the scalars go.
         console: where the progress bar goes, if it is a terminal.
+        phases: the stopwatch.
 
     Raises:
         UserError: a loss or a gradient is not finite; the message names the step.
@@ -85,7 +89,9 @@ def fit(
     with SummaryWriter(str(tensorboard_dir)) as writer, bar:
         for epoch in range(len(history["epochs"]) + 1, epochs + 1):
             order = shuffled(shuffle_key, epoch, len(train.labels))
-            state, seen, seconds = _train_epoch(state, train_steps, on_device, order, epoch, bar)
+            state, seen, seconds = _train_epoch(
+                state, train_steps, on_device, order, epoch, bar, phases
+            )
             scores, losses = predict(state.weights, state.model_state, *validation_on_device)
             validated = summarise(scores, losses, validation.labels)
             row = {
@@ -123,19 +129,23 @@ def _train_epoch(
     order: jax.Array,
     epoch: int,
     bar: "_EpochBar",
+    phases: Phases,
 ) -> tuple[TrainState, Progress, float]:
     """Takes an epoch's steps; returns the state, what was seen, and the seconds it took."""
     progress, start = no_progress(), time.perf_counter()
-    # On a CPU the host looks in now and then, for the bar; elsewhere an epoch is one dispatch.
-    is_cpu = jax.default_backend() == "cpu"
-    stride = CPU_STEPS_BETWEEN_REPORTS if is_cpu else bar.num_batches
-    for first in range(0, bar.num_batches, stride):
-        count = min(stride, bar.num_batches - first)
-        state, progress = train_steps(state, progress, *on_device, order, first, count)
+    # On a CPU the host looks in after the first step, and now and then, for the bar; elsewhere an
+    # epoch is one dispatch.
+    stops = {0, bar.num_batches}
+    if jax.default_backend() == "cpu":
+        stops |= {1, *range(0, bar.num_batches, CPU_STEPS_BETWEEN_REPORTS)}
+    for first, end in itertools.pairwise(sorted(stops)):
+        state, progress = train_steps(state, progress, *on_device, order, first, end - first)
         seen = jax.device_get(progress)
         _check_finite(seen)
         seconds = time.perf_counter() - start
-        bar.show(epoch, first + count, seen, seconds)
+        bar.show(epoch, end, seen, seconds)
+        if FIRST_STEP not in phases.seconds:
+            phases.end(FIRST_STEP)
     return state, seen, seconds
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ from rich.console import Console
 
 from mnist_jax import (
     checkpoint,
+    compilation_cache,
     data,
     environment,
     evaluate,
     losses,
     model_card,
-    plots,
     release,
     run_folder,
     verify,
@@ -35,13 +36,19 @@ from mnist_jax.files import read_json, write_bytes, write_json
 from mnist_jax.fit import fit
 from mnist_jax.models import MODELS
 from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.phases import TRAINING, Phases
 from mnist_jax.step import make_streams, make_train_steps
 
 LOGGER = logging.getLogger("mnist_jax")
 
 
-def run(config: Mapping[str, Any], console: Console) -> int:
+def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
     """Takes one configuration to its verdict; returns 0 where the model is released, else 1.
+
+    Args:
+        config: a recipe's keys.
+        console: where tables and the progress bar go.
+        phases: the stopwatch, started when the program was.
 
     Raises:
         UserError: the data, the folder or the configuration is at fault.
@@ -49,12 +56,15 @@ def run(config: Mapping[str, Any], console: Console) -> int:
     run_dir = Path(config["output_dir"])
     with run_folder.claim(run_dir, config), log_module.to_file(run_dir / run_folder.LOG):
         LOGGER.info("run folder %s", run_dir)
+        compilation_cache.use(os.environ)
+        phases.end("imports")
         # ---- Data
         dataset = prepare_data(config)
         train, validation = (
             data.read(dataset, split, config["image_side"]) for split in ("train", "validation")
         )
         check_batch_size(config["batch_size"], len(train.labels))
+        phases.end("data")
         # ---- Model
         model = build_model(config, dataset)
         if not config["skip_export"]:
@@ -63,15 +73,19 @@ def run(config: Mapping[str, Any], console: Console) -> int:
             LOGGER.info("checking that %s can be exported", config["model_id"])
             verify.check_parity_before_training(model)
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
+        phases.end("export check")
         # ---- Training
-        train_and_save(config, dataset, model, train, validation, run_dir, console)
+        train_and_save(config, dataset, model, train, validation, run_dir, console, phases)
+        phases.end(TRAINING)
         # ---- Evaluation: the only use of the test split, after the epoch was chosen
         trained = load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test", config["image_side"])
         scores = evaluate_and_save(config, dataset, trained, test, run_dir)
+        phases.end("evaluation")
         # ---- Export, verification, verdict, card
-        is_released = deliver(config, trained, test, scores, run_dir, console)
+        is_released = deliver(config, trained, test, scores, run_dir, console, phases)
         run_folder.finish(run_dir)
+        LOGGER.info("time: %s", phases)
         return 0 if is_released else 1
 
 
@@ -121,9 +135,9 @@ def build_model(
 
 def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Any:
     """Returns the network's structure for training, which may compute in another precision."""
-    return nnx.split(
-        nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"]))
-    )[0]
+    return nnx.split(nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"])))[
+        0
+    ]
 
 
 def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -144,6 +158,7 @@ def train_and_save(
     validation: Split,
     run_dir: Path,
     console: Console,
+    phases: Phases,
 ) -> None:
     """Trains; leaves the best epoch's weights in the checkpoint and the history beside it."""
     num_batches = len(train.labels) // config["batch_size"]
@@ -201,6 +216,7 @@ def train_and_save(
             checkpoints=checkpoints,
             tensorboard_dir=run_dir / run_folder.TENSORBOARD,
             console=console,
+            phases=phases,
         )
     LOGGER.info("keeping epoch %d, the best on validation", fitted.history["best_epoch"])
     checkpoint.save_released(run_dir, fitted.params, fitted.model_state)
@@ -252,6 +268,7 @@ def deliver(
     scores: np.ndarray,
     run_dir: Path,
     console: Console,
+    phases: Phases,
 ) -> bool:
     """Exports, verifies, judges and documents; returns whether the model is released.
 
@@ -262,6 +279,7 @@ def deliver(
         scores: what JAX makes of it, `[n, classes]`.
         run_dir: the run's folder, with the JSON files of the stages before.
         console: where the table goes.
+        phases: the stopwatch.
     """
     run, metrics, history = (
         read_json(run_dir / name)
@@ -274,11 +292,13 @@ def deliver(
         formats = [name for name in PATHS if name in wanted or (run_dir / PATHS[name]).exists()]
         present = [name for name in formats if name != "orbax"]
         write_exports(present, trained, run, run_dir)
+        phases.end("export")
         LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
         verification = verify.verify_files(
             run_dir, present, *test, scores, *trained, export_metadata(run)
         )
         write_json(run_dir / run_folder.VERIFICATION, verification)
+        phases.end("verification")
     seconds = sum(row["seconds"] for row in history["epochs"])
     training = {
         "best_epoch": history["best_epoch"],
@@ -288,9 +308,12 @@ def deliver(
     }
     verdict = release.judge(config, run, metrics, training, verification)
     if not config["skip_visualizations"]:
+        from mnist_jax import plots  # 0.3 s, for which the first step need not wait
+
         plots.draw(verdict, history, run_dir / "model_card" / "plots")
     write_json(run_dir / run_folder.RELEASE, verdict)
     model_card.write(run_dir)
+    phases.end("card")
     console.print(release.table(verdict))
     LOGGER.info("%s: %s", verdict["verdict"], run_dir)
     return verdict["verdict"] == "released"

@@ -1,6 +1,7 @@
 """`scripts/export RUN_DIR`: exports a finished run again, verifies and judges it anew."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from mnist_jax import command, log, run_folder
 from mnist_jax.config import EXPORT_FORMATS
 from mnist_jax.errors import UserError
+from mnist_jax.phases import Phases
 from mnist_jax.train import run_as_program
 
 
@@ -31,12 +33,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    console = Console()
+    console, phases = Console(), Phases()
     with log.to_terminal(console):
-        return export_again(options, console)
+        return export_again(options, console, phases)
 
 
-def export_again(options: argparse.Namespace, console: Console) -> int:
+def export_again(options: argparse.Namespace, console: Console, phases: Phases) -> int:
     """Runs the pipeline's last stages on the checkpoint of a finished run."""
     run = run_folder.read_run(options.run_dir)
     config = run["config"]
@@ -44,10 +46,11 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
     for key in ("export_format", "data_dir", "manual_dir"):
         if getattr(options, key) is not None:
             config[key] = getattr(options, key)
-    from mnist_jax import data, pipeline
+    from mnist_jax import compilation_cache, data, pipeline
 
     with run_folder.lock(options.run_dir), log.to_file(options.run_dir / run_folder.LOG):
         run_folder.remove_leftovers(options.run_dir)
+        compilation_cache.use(os.environ)
         dataset = pipeline.prepare_data(config)
         if dataset.data_hash != run["dataset"]["data_hash"]:
             raise UserError(
@@ -57,7 +60,9 @@ def export_again(options: argparse.Namespace, console: Console) -> int:
         trained = pipeline.load_trained(config, dataset, options.run_dir)
         test = data.read(dataset, "test", config["image_side"])
         scores = pipeline.evaluate_and_save(config, dataset, trained, test, options.run_dir)
-        is_released = pipeline.deliver(config, trained, test, scores, options.run_dir, console)
+        is_released = pipeline.deliver(
+            config, trained, test, scores, options.run_dir, console, phases
+        )
     return 0 if is_released else 1
 
 

@@ -14,10 +14,12 @@ from rich.console import Console
 from mnist_jax import config as config_module
 from mnist_jax import log
 from mnist_jax.errors import StoppedError, Terminated, UserError
+from mnist_jax.phases import Phases
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the pipeline; returns 0 where the model is released, 1 where refused, 2 on a mistake."""
+    phases = Phases()
     try:
         environment = {**_env_file(), **os.environ}
         config = config_module.parse(arguments, environment, datetime.now())
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
             # Imported here, so that --help and a mistaken flag answer without loading JAX.
             from mnist_jax import pipeline
 
-            return pipeline.run(config, console)
+            return pipeline.run(config, console, phases)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what a test compiles is its own
+
 import jax
 import pytest
 from hypothesis import Phase, settings

@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     {"errors", "files", "command", "session"},
     {"config"},
-    {"log", "environment"},
+    {"log", "environment", "phases"},
+    {"compilation_cache"},
     {"data"},
     {"models", "losses", "optimizers"},
     {"augment"},

@@ -15,6 +15,7 @@ from mnist_jax.evaluate import make_predict
 from mnist_jax.losses import nll
 from mnist_jax.models import MODELS
 from mnist_jax.optimizers import make_optimizer
+from mnist_jax.phases import Phases
 from mnist_jax.step import make_streams, make_train_steps
 
 
@@ -62,6 +63,7 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0):
             checkpoints=checkpoints,
             tensorboard_dir=folder / "tensorboard",
             console=Console(quiet=True),
+            phases=Phases(),
         )
 
 

@@ -192,3 +192,22 @@ def test_exporting_with_other_data_is_a_mistake(run, tmp_path, capfd, monkeypatc
     monkeypatch.setattr(data, "prepare", lambda *_: other)
     assert reexport.main([str(run), f"--data-dir={tmp_path}"]) == 2
     assert "is not what the run was trained on" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_programs_from_the_cache_give_the_same_bytes(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_ENABLE_COMPILATION_CACHE"]
+    files = []
+    for name in ("cold", "warm"):
+        flags = [
+            *FLAGS,
+            *EASY,
+            f"--data-dir={tmp_path / 'data'}",
+            f"--output-dir={tmp_path / name}",
+        ]
+        command = [sys.executable, "-m", "mnist_jax.train", *flags]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        files.append((tmp_path / name / "models" / "mnist_model.onnx").read_bytes())
+    assert files[0] == files[1]
+    assert len(list((tmp_path / "cache" / "mnist_jax").rglob("jit_one_step*-cache"))) == 1

@@ -1,10 +1,10 @@
 """The command line: what is wrong is said in one line, at once, and nothing is left behind."""
 
 import gzip
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -215,13 +215,14 @@ def test_help_and_a_mistake_answer_without_loading_jax(tmp_path):
         "assert train.main(['--epochs=0']) == 2\n"
         "assert 'jax' not in sys.modules and 'sklearn' not in sys.modules"
     )
-    start = time.monotonic()
+    before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "usage: scripts/train" in done.stdout
-    assert time.monotonic() - start < 10  # 0.3 s on a quiet machine
+    after = os.times()  # of processor time, which other work on the machine does not lengthen
+    assert sum(after[2:4]) - sum(before[2:4]) < 2
 
 
 def test_environment_files_are_read_below_the_environment(tmp_path, monkeypatch, capfd):
@@ -229,7 +230,9 @@ def test_environment_files_are_read_below_the_environment(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OUTPUT_DIR", "from_environment")
     seen = {}
-    monkeypatch.setattr("mnist_jax.pipeline.run", lambda config, console: seen.update(config) or 0)
+    monkeypatch.setattr(
+        "mnist_jax.pipeline.run", lambda config, console, phases: seen.update(config) or 0
+    )
     assert train.main([]) == 0
     assert seen["data_dir"] == "from_file"
     assert seen["output_dir"].startswith("from_environment_")

@@ -40,7 +40,7 @@ def trained(request):
     images = jnp.array(random.integers(0, 256, (BATCH_SIZE, 28, 28), dtype=np.uint8))
     labels = jnp.array(np.arange(BATCH_SIZE, dtype=np.uint8))
     state, losses = state_module.first_state(params, model_state, optimizer), []
-    for _ in range(4):
+    for _ in range(6):
         state, progress = steps(state, no_progress(), images, labels, jnp.arange(BATCH_SIZE), 0, 1)
         losses.append(progress.loss_sum)
     return state, losses
@@ -56,7 +56,7 @@ def test_weights_optimizer_and_losses_stay_float32(trained):
 def test_it_learns(trained):
     _, losses = trained
     assert all(np.isfinite(losses))
-    assert losses[-1] < losses[0]
+    assert min(losses[3:]) < 0.95 * losses[0]
 
 
 @pytest.mark.parametrize("model_id", MODELS)
