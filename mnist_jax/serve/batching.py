@@ -1,0 +1,117 @@
+"""Scores for many requests at once: what waits while the model computes is computed together."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float
+
+from mnist_jax.serve.protocol import INPUT_NAME, OUTPUT_NAME, RefusedError
+
+MAX_WAITING_IMAGES = 1 << 15  # of one version: 103 MB
+MAX_WAIT_S = 30.0
+
+Images = Float[np.ndarray, "batch 1 28 28"]
+Scores = Float[np.ndarray, "batch classes"]
+
+
+class Batcher:
+    """Runs one session in the threads of `executor`; lives on one event loop.
+
+    No request is held back for company: a free thread takes what waits, and what comes while all
+    are busy makes the next batch. Whoever drops a Batcher need not close it: requests that wait
+    are still answered.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        executor: ThreadPoolExecutor,
+        num_threads: int,
+        max_batch_size: int,
+        report: Callable[[int, float], None],
+    ) -> None:
+        """Takes a loaded session.
+
+        Args:
+            session: with the input `image` and the output `scores`.
+            executor: may be shared with others.
+            num_threads: batches of this session that are computed at a time.
+            max_batch_size: images in a batch of several requests; at 1 each request is alone.
+            report: called with each batch's size in images and its seconds.
+        """
+        self._session, self._executor, self._report = session, executor, report
+        self._free_threads, self._max_batch_size = num_threads, max_batch_size
+        self._waiting: deque[tuple[Images, asyncio.Future[Scores]]] = deque()
+        self._num_waiting = 0  # images
+
+    async def score(self, images: Images) -> Scores:
+        """Returns the scores of one request's images.
+
+        Raises:
+            RefusedError: too much waits already, or the wait took too long.
+        """
+        if self._num_waiting + len(images) > MAX_WAITING_IMAGES:
+            raise RefusedError(429, f"{self._num_waiting} images are waiting; try again later")
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((images, future))
+        self._num_waiting += len(images)
+        self._start()
+        try:
+            async with asyncio.timeout(MAX_WAIT_S):
+                return await future
+        except TimeoutError as error:
+            raise RefusedError(
+                429, f"no scores within {MAX_WAIT_S:g} s; try again later"
+            ) from error
+
+    def _start(self) -> None:
+        """Hands batches to threads for as long as there are both."""
+        loop = asyncio.get_running_loop()
+        while self._free_threads and (batch := self._take()):
+            self._free_threads -= 1
+            images = [images for images, _ in batch]
+            futures = [future for _, future in batch]
+            running = loop.run_in_executor(self._executor, self._run, images)
+            running.add_done_callback(lambda done, futures=futures: self._finish(futures, done))
+
+    def _take(self) -> list[tuple[Images, asyncio.Future[Scores]]]:
+        """Takes requests from the front, several only within `max_batch_size` images."""
+        batch, size = [], 0
+        while self._waiting:
+            images, future = self._waiting[0]
+            if batch and size + len(images) > self._max_batch_size:
+                break
+            self._waiting.popleft()
+            self._num_waiting -= len(images)
+            if not future.done():  # its client may have given up
+                batch.append((images, future))
+                size += len(images)
+        return batch
+
+    def _run(self, images: list[Images]) -> list[Scores]:
+        """Computes one batch, in a thread."""
+        start = time.perf_counter()
+        together = images[0] if len(images) == 1 else np.concatenate(images)
+        scores = np.asarray(self._session.run([OUTPUT_NAME], {INPUT_NAME: together})[0])
+        self._report(len(together), time.perf_counter() - start)
+        return np.split(scores, np.cumsum([len(part) for part in images[:-1]]))
+
+    def _finish(
+        self, futures: list[asyncio.Future[Scores]], done: asyncio.Future[list[Scores]]
+    ) -> None:
+        """Gives each request its part, and the thread the next batch."""
+        self._free_threads += 1
+        error = done.exception()
+        for index, future in enumerate(futures):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(done.result()[index])
+            else:
+                future.set_exception(error)
+        self._start()

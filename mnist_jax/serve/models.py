@@ -1,0 +1,216 @@
+"""The models that answer: loaded, checked, and kept in step with where they come from."""
+
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mnist_jax.errors import UserError, first_line
+from mnist_jax.repository.layout import Version
+from mnist_jax.serve import metrics
+from mnist_jax.serve.batching import Batcher
+from mnist_jax.serve.protocol import DATATYPE, IMAGE_SHAPE, INPUT_NAME, OUTPUT_NAME, RefusedError
+from mnist_jax.serve.sources import Listing, Source
+from mnist_jax.session import open_session
+
+LOGGER = logging.getLogger("mnist_jax.serve")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version that answers, or the reason why it does not."""
+
+    mark: Any  # of its files when they were read
+    labels: tuple[str, ...] = ()
+    batcher: Batcher | None = None
+    reason: str = ""  # why it cannot be loaded, or not again
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's versions by number, and the one that answers where a client names none."""
+
+    versions: Mapping[str, Loaded]
+    champion: str | None
+    problem: str  # why the champion that was named is not the one that answers
+
+
+class Models:
+    """All that is served. `current` is replaced whole, so a request sees one state of things."""
+
+    def __init__(self, source: Source, max_batch_size: int) -> None:
+        self._source, self._max_batch_size = source, max_batch_size
+        self._num_threads = os.cpu_count() or 1
+        self._executor = ThreadPoolExecutor(self._num_threads, "scores")
+        self.current: Mapping[str, Model] = {}
+
+    def find(self, name: str, number: str | None) -> tuple[str, Loaded, Batcher]:
+        """Returns a version that answers, with its number; the champion unless one is named.
+
+        Raises:
+            RefusedError: there is none; says why.
+        """
+        model = self.find_model(name)
+        if number is None:
+            number = model.champion
+            if number is None:
+                raise RefusedError(404, f"model {name} has no champion to serve: {model.problem}")
+        loaded = model.versions.get(number)
+        if loaded is None:
+            raise RefusedError(
+                404, f"no version {number[:20]!r} of {name}; it has {', '.join(model.versions)}"
+            )
+        if loaded.batcher is None:
+            raise RefusedError(404, f"version {number} of {name} is not served: {loaded.reason}")
+        return number, loaded, loaded.batcher
+
+    def find_model(self, name: str) -> Model:
+        """Returns a model.
+
+        Raises:
+            RefusedError: there is none of that name.
+        """
+        if name not in self.current:
+            raise RefusedError(404, f"no model {name[:100]!r}; there are {', '.join(self.current)}")
+        return self.current[name]
+
+    def describe(self, name: str, number: str | None) -> dict[str, Any]:
+        """Returns what the protocol calls a model's metadata."""
+        model = self.find_model(name)
+        _, loaded, _ = self.find(name, number)
+        return {
+            "name": name,
+            "versions": [number for number, one in model.versions.items() if one.batcher],
+            "platform": "onnxruntime_onnx",
+            "inputs": [{"name": INPUT_NAME, "datatype": DATATYPE, "shape": [-1, *IMAGE_SHAPE]}],
+            "outputs": [
+                {"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": [-1, len(loaded.labels)]}
+            ],
+            "parameters": {"labels": list(loaded.labels), "champion": model.champion},
+        }
+
+    def index(self) -> list[dict[str, str]]:
+        """Returns every version there is, whether it answers, and what is wrong with it."""
+        return [
+            {
+                "name": name,
+                "version": number,
+                "state": "READY" if loaded.batcher else "UNAVAILABLE",
+                "reason": loaded.reason,
+            }
+            for name, model in self.current.items()
+            for number, loaded in model.versions.items()
+        ]
+
+    def is_ready(self) -> bool:
+        """Tells whether any model answers: one that is damaged does not take the others down."""
+        return any(model.champion for model in self.current.values())
+
+    def refresh(self) -> None:
+        """Brings `current` in step with the source; may run in another thread than the requests.
+
+        What is new is loaded beside what answers. Requests that have begun keep the version they
+        began with, which goes when its last answer is out.
+
+        Raises:
+            UserError: the source cannot be read; all stays as it is.
+        """
+        before, index = self.current, self.index()
+        self.current = {
+            name: self._refresh_model(name, listing, before.get(name))
+            for name, listing in self._source.list().items()
+        }
+        if self.index() != index:
+            metrics.set_ready(self.index())
+        for name in before.keys() - self.current.keys():
+            LOGGER.info("%s is gone", name)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._executor.shutdown()
+
+    def _refresh_model(self, name: str, listing: Listing, before: Model | None) -> Model:
+        versions = {
+            str(number): self._refresh_version(
+                name, number, mark, before.versions.get(str(number)) if before else None
+            )
+            for number, mark in listing.marks.items()
+        }
+        wanted, problem = str(listing.champion or ""), listing.problem
+        if wanted and versions[wanted].batcher is None:
+            problem = versions[wanted].reason
+        if not problem:
+            champion = wanted
+        else:  # the last one that answered goes on: a mistake in publishing must not stop service
+            champion = before.champion if before else None
+            if champion is not None and not (
+                champion in versions and versions[champion].batcher is not None
+            ):
+                champion = None
+        after = Model(versions, champion, problem)
+        if before is None or (before.champion, before.problem) != (champion, problem):
+            _log_champion(name, after)
+        return after
+
+    def _refresh_version(self, name: str, number: int, mark: Any, before: Loaded | None) -> Loaded:
+        if before is not None and before.mark == mark:
+            return before
+        try:
+            loaded = self._load(name, number, mark)
+            LOGGER.info("%s: version %d loaded", name, number)
+            return loaded
+        except Exception as error:  # whatever is wrong with one file, the others are served
+            reason = str(error) if isinstance(error, UserError) else first_line(error)
+            if before is not None and before.batcher is not None:
+                LOGGER.warning("%s: version %d goes on as loaded: %s", name, number, reason)
+                return replace(before, mark=mark, reason=reason)
+            LOGGER.warning("%s: version %d is not served: %s", name, number, reason)
+            return Loaded(mark, reason=reason)
+
+    def _load(self, name: str, number: int, mark: Any) -> Loaded:
+        """Loads a version, and has it score a blank image, which makes the first request quick."""
+        version = self._source.load(name, number)
+        session = open_session(version.model_path, "all", num_threads=1)
+        _check(session, version)
+        batcher = Batcher(
+            session,
+            self._executor,
+            self._num_threads,
+            self._max_batch_size,
+            metrics.make_batch_report(name, str(number)),
+        )
+        return Loaded(mark, version.labels, batcher)
+
+
+def _check(session: Any, version: Version) -> None:
+    """Holds a model to the one interface that is served here.
+
+    Raises:
+        UserError: it has another.
+    """
+    (image,), (scores,) = session.get_inputs(), session.get_outputs()
+    found = (image.name, image.type, image.shape[1:], scores.name, scores.type)
+    expected = (INPUT_NAME, "tensor(float)", [*IMAGE_SHAPE], OUTPUT_NAME, "tensor(float)")
+    if found != expected or isinstance(image.shape[0], int):
+        raise UserError(
+            f"{version.model_path} takes {found} for any number of images, not {expected}; "
+            "export the run again"
+        )
+    (blank,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.zeros((1, *IMAGE_SHAPE), np.float32)})
+    if blank.shape != (1, len(version.labels)):
+        raise UserError(
+            f"{version.model_path} gives scores of shape {blank.shape} for "
+            f"{len(version.labels)} labels; publish the run again"
+        )
+
+
+def _log_champion(name: str, model: Model) -> None:
+    if model.problem:
+        answers = f"version {model.champion} goes on" if model.champion else "none answers"
+        LOGGER.warning("%s: %s; %s", name, model.problem, answers)
+    else:
+        LOGGER.info("%s: version %s is the champion", name, model.champion)

@@ -1,0 +1,275 @@
+"""The Open Inference Protocol v2 for models that take images: requests read, answers written.
+
+REST bodies and gRPC messages both become a `Request`, and `read_images` alone decides whether its
+tensors are what a model takes: what one way in refuses, the other refuses in the same words.
+"""
+
+import itertools
+import math
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from google.protobuf.message import Message
+from jaxtyping import Float
+from tritonclient.grpc import service_pb2
+
+messages: Any = service_pb2  # made when it is imported: no type checker sees what it holds
+
+INPUT_NAME, OUTPUT_NAME = "image", "scores"
+IMAGE_SHAPE = (1, 28, 28)
+DATATYPE, STORED = "FP32", np.dtype("<f4")
+
+MAX_IMAGES = 256  # in one request
+MAX_BODY_BYTES = 8 << 20  # 256 images take 0.8 MB as bytes, about 4 MB as JSON
+
+HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
+
+
+class RefusedError(Exception):
+    """A request that gets no scores; the message tells the client what was expected instead."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status  # as HTTP has it: 400, 404, 408, 413, 415 or 429
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input as the client sent it, not looked at yet."""
+
+    name: Any
+    datatype: Any
+    shape: Any
+    data: Any  # bytes, or numbers in rows or flat
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks for, whichever way it came."""
+
+    id: str
+    inputs: Sequence[Tensor]
+    is_output_binary: bool
+
+
+def parse_rest(body: bytes, header_length: str | None) -> Request:
+    """Takes a request's body apart: JSON, and the binary tensors behind it.
+
+    Args:
+        body: the whole body.
+        header_length: the header `Inference-Header-Content-Length`, where there was one.
+
+    Raises:
+        RefusedError: it is not a request of the protocol.
+    """
+    length = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdigit()):
+            raise _bad(f"{HEADER_LENGTH} is {header_length[:20]!r}", "a number of bytes")
+        if len(header_length) > 9 or int(header_length) > length:
+            raise _bad(f"{HEADER_LENGTH} is {header_length[:20]}", f"at most the body's {length}")
+        length = int(header_length)
+    try:
+        message = orjson.loads(body[:length])
+    except orjson.JSONDecodeError as error:
+        raise _bad(f"the body is not JSON ({error})", "a JSON object, without NaN") from error
+    if not isinstance(message, dict):
+        raise _bad("the body is not a JSON object", '{"inputs": [...]}')
+    request_id = message.get("id", "")
+    if not isinstance(request_id, str):
+        raise _bad("id is not a string", "a string, or none")
+    inputs = message.get("inputs")
+    if not isinstance(inputs, list) or not all(isinstance(entry, dict) for entry in inputs):
+        raise _bad("inputs is not a list of objects", "a list of one tensor")
+    return Request(request_id, _parse_tensors(inputs, body[length:]), _parse_output(message))
+
+
+def _parse_tensors(entries: list[dict[str, Any]], binary: bytes) -> list[Tensor]:
+    """Gives each input its data: from the JSON, or its part of the bytes that follow."""
+    tensors, used = [], 0
+    for entry in entries:
+        num_bytes = _parameters(entry, "an input").get("binary_data_size")
+        if num_bytes is None:
+            if "data" not in entry:
+                raise _bad("an input has no data", "data or binary_data_size")
+            data = entry["data"]
+        elif type(num_bytes) is not int or not 0 <= num_bytes <= len(binary) - used:
+            raise _bad(
+                f"binary_data_size is {_show(num_bytes)}",
+                f"a number of bytes, at most the {len(binary) - used} that are left in the body",
+            )
+        elif "data" in entry:
+            raise _bad("an input has data and binary_data_size", "one of the two")
+        else:
+            data = binary[used : used + num_bytes]
+            used += num_bytes
+        tensors.append(Tensor(entry.get("name"), entry.get("datatype"), entry.get("shape"), data))
+    if used != len(binary):
+        raise _bad(
+            f"{len(binary) - used} bytes at the body's end belong to no input",
+            "the sum of all binary_data_size",
+        )
+    return tensors
+
+
+def _parse_output(message: dict[str, Any]) -> bool:
+    """Returns whether the scores are wanted as bytes."""
+    is_binary = _parameters(message, "the request").get("binary_data_output", False)
+    outputs = message.get("outputs", [])
+    if not isinstance(outputs, list) or not all(isinstance(entry, dict) for entry in outputs):
+        raise _bad("outputs is not a list of objects", "a list, or none")
+    _check_outputs([entry.get("name") for entry in outputs])
+    for entry in outputs:
+        parameters = _parameters(entry, "an output")
+        is_binary = parameters.get("binary_data", is_binary)
+        for name in ("classification", "shared_memory_region"):
+            if name in parameters:
+                raise _bad(f"an output's parameter is {name}", "scores as data; no extension")
+    if not isinstance(is_binary, bool):
+        raise _bad(f"the output's kind is {_show(is_binary)}", "true for binary, false for JSON")
+    return is_binary
+
+
+def _parameters(entry: dict[str, Any], owner: str) -> dict[str, Any]:
+    parameters = entry.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise _bad(f"parameters of {owner} is not an object", "an object, or none")
+    return parameters
+
+
+def parse_grpc(message: Any) -> Request:
+    """Takes a `ModelInferRequest` apart.
+
+    Raises:
+        RefusedError: its tensors' data is in no place, in two, or missing.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise _bad(
+            f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs",
+            "one for each, or none",
+        )
+    _check_outputs([output.name for output in message.outputs])
+    tensors = []
+    for index, tensor in enumerate(message.inputs):
+        contents = tensor.contents.ListFields()
+        if raw and contents:
+            raise _bad("an input has contents and raw_input_contents", "one of the two")
+        if contents and contents[0][0].name != "fp32_contents":
+            raise _bad(f"an input has {contents[0][0].name}", "fp32_contents")
+        data = raw[index] if raw else list(tensor.contents.fp32_contents)
+        tensors.append(Tensor(tensor.name, tensor.datatype, list(tensor.shape), data))
+    return Request(message.id, tensors, is_output_binary=True)
+
+
+def _check_outputs(names: list[Any]) -> None:
+    for name in names:
+        if name != OUTPUT_NAME:
+            raise _bad(f"the output {_show(name)} is not known", repr(OUTPUT_NAME))
+    if len(names) > 1:
+        raise _bad(f"outputs has {len(names)} entries", "one, or none")
+
+
+def read_images(request: Request) -> Float[np.ndarray, "batch 1 28 28"]:
+    """Returns the request's images, float32 in 0 to 1.
+
+    Raises:
+        RefusedError: a wrong count, name, type, shape or value; says which, and what was expected.
+    """
+    if len(request.inputs) != 1:
+        raise _bad(f"inputs has {len(request.inputs)} tensors", f"one, {INPUT_NAME!r}")
+    (tensor,) = request.inputs
+    if tensor.name != INPUT_NAME:
+        raise _bad(f"the input {_show(tensor.name)} is not known", repr(INPUT_NAME))
+    if tensor.datatype != DATATYPE:
+        raise _bad(f"datatype is {_show(tensor.datatype)}", DATATYPE)
+    shape = tensor.shape
+    if (
+        not isinstance(shape, list)
+        or not all(type(size) is int for size in shape)
+        or tuple(shape[1:]) != IMAGE_SHAPE
+        or not 1 <= shape[0] <= MAX_IMAGES
+    ):
+        raise _bad(f"shape is {_show(shape)}", f"[n, 1, 28, 28] with n from 1 to {MAX_IMAGES}")
+    values = _read_values(tensor.data, shape)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):  # so put, NaN is refused as well
+        raise _bad(f"values are from {low:.6g} to {high:.6g}", "grey levels from 0 to 1")
+    return values.astype(np.float32).reshape(shape)
+
+
+def _read_values(data: Any, shape: list[int]) -> np.ndarray:
+    """Returns a tensor's values as one row of numbers, as many as its shape says."""
+    num_values = math.prod(shape)
+    if isinstance(data, bytes):
+        if len(data) != num_values * STORED.itemsize:
+            raise _bad(
+                f"the data has {len(data)} bytes",
+                f"{num_values * STORED.itemsize}: {num_values} values of 4 bytes, as in the shape",
+            )
+        return np.frombuffer(data, STORED)
+    numbers = _flatten(data, shape)
+    # Looked at one by one: NumPy would take strings for numbers, and one long one for a huge array.
+    if not {int, float}.issuperset(map(type, numbers)):
+        raise _bad("data holds something else than numbers", "numbers from 0 to 1")
+    if len(numbers) != num_values:
+        raise _bad(f"data has {len(numbers)} values", f"{num_values}, as in the shape")
+    return np.array(numbers, np.float64)
+
+
+def _flatten(data: Any, shape: list[int]) -> list[Any]:
+    """Returns a JSON tensor as one row; it may come so, or nested as its shape says."""
+    if not isinstance(data, list):
+        raise _bad("data is not a list", "numbers in one row, or nested as the shape")
+    if not (data and isinstance(data[0], list)):
+        return data
+    rows = [data]
+    for size in shape:
+        if not all(type(row) is list and len(row) == size for row in rows):
+            raise _bad("data is not nested as the shape", f"lists in the shape {shape}")
+        rows = list(itertools.chain.from_iterable(rows))
+    return rows
+
+
+def write_rest(
+    request: Request, name: str, version: str, scores: Float[np.ndarray, "batch classes"]
+) -> tuple[bytes, dict[str, str]]:
+    """Returns an answer's body and headers, in JSON or, where the client asked so, with bytes."""
+    output: dict[str, Any] = {"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": scores.shape}
+    answer = {"model_name": name, "model_version": version, "outputs": [output]}
+    if request.id:
+        answer["id"] = request.id
+    if not request.is_output_binary:
+        output["data"] = scores.ravel()
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return body, {"content-type": "application/json"}
+    data = scores.astype(STORED).tobytes()
+    output["parameters"] = {"binary_data_size": len(data)}
+    header = orjson.dumps(answer)
+    return header + data, {
+        "content-type": "application/octet-stream",
+        HEADER_LENGTH: str(len(header)),
+    }
+
+
+def write_grpc(
+    request: Request, name: str, version: str, scores: Float[np.ndarray, "batch classes"]
+) -> Message:
+    """Returns an answer, a `ModelInferResponse`, with the scores as bytes."""
+    answer = messages.ModelInferResponse(model_name=name, model_version=version, id=request.id)
+    answer.outputs.add(name=OUTPUT_NAME, datatype=DATATYPE, shape=scores.shape)
+    answer.raw_output_contents.append(scores.astype(STORED).tobytes())
+    return answer
+
+
+def _bad(found: str, expected: str) -> RefusedError:
+    return RefusedError(400, f"{found}; expected {expected}")
+
+
+def _show(value: Any) -> str:
+    """Returns a client's value, short enough for one line."""
+    return reprlib.repr(value)

@@ -1,0 +1,208 @@
+"""The Open Inference Protocol over HTTP, with the page, the metrics and the OpenAPI document."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import prometheus_client
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mnist_jax.serve import metrics, protocol
+from mnist_jax.serve.models import Models
+from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError
+
+PAGE = Path(__file__).parent / "page"
+OPENAPI = Path(__file__).parent / "openapi.json"
+MAX_BODY_S = 30.0
+MAX_READ_BYTES = 8 * MAX_BODY_BYTES  # before a body that is too long is cut off
+SERVER = {
+    "name": "mnist_jax",
+    "version": version("mnist-jax"),
+    "extensions": ["binary_tensor_data", "model_repository"],
+}
+HEADERS = {
+    # The page is complete in itself: a script or picture from elsewhere is an intruder.
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+def make_app(models: Models) -> ASGIApp:
+    """Returns the application that answers for `models`."""
+    v2 = _Endpoints(models)
+    model, any_version = "/v2/models/{name}", "/v2/models/{name}/versions/{number}"
+    routes = [
+        Route("/v2", v2.server),
+        Route("/v2/health/live", v2.live),
+        Route("/v2/health/ready", v2.ready),
+        Route("/v2/repository/index", v2.index, methods=["POST"]),
+        *(Route(path, v2.model) for path in (model, any_version)),
+        *(Route(f"{path}/ready", v2.model_ready) for path in (model, any_version)),
+        *(Route(f"{path}/infer", v2.infer, methods=["POST"]) for path in (model, any_version)),
+        Route("/metrics", _metrics),
+        Route("/openapi.json", _file(OPENAPI)),
+        *_page_routes(),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            RefusedError: _refuse,
+            HTTPException: _refuse_by_status,
+            Exception: _apologise,
+        },
+    )
+    app.router.redirect_slashes = False
+    return _finish_answers(app)
+
+
+class _Endpoints:
+    """What the protocol asks for, each returning JSON."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def server(self, request: Request) -> Response:
+        return JSONResponse(SERVER)
+
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        is_ready = self._models.is_ready()
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 400)
+
+    async def index(self, request: Request) -> Response:
+        await _read_body(request)  # may hold {"ready": true}, which no client here needs
+        return JSONResponse(self._models.index())
+
+    async def model(self, request: Request) -> Response:
+        return JSONResponse(self._models.describe(*_asked(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        name, number = _asked(request)
+        self._models.find(name, number)
+        return JSONResponse({"name": name, "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        body = await _read_body(request)
+        name, number = _asked(request)
+        number, _, batcher = self._models.find(name, number)
+        asked = protocol.parse_rest(body, request.headers.get(protocol.HEADER_LENGTH))
+        scores = await batcher.score(protocol.read_images(asked))
+        answer, headers = protocol.write_rest(asked, name, number, scores)
+        return Response(answer, headers=headers)
+
+
+def _asked(request: Request) -> tuple[str, str | None]:
+    """Returns the model and the version that a path names."""
+    return request.path_params["name"], request.path_params.get("number")
+
+
+async def _read_body(request: Request) -> bytes:
+    """Returns a request's body.
+
+    A body that is somewhat too long is read to its end: a client that is still sending would not
+    see the answer.
+
+    Raises:
+        RefusedError: it is too long, too slow, or compressed.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RefusedError(415, "the body is compressed; expected it as it is")
+    too_long = RefusedError(413, f"the body is too long; expected at most {MAX_BODY_BYTES} bytes")
+    length = request.headers.get("content-length", "0")
+    if len(length) > 18 or int(length) > MAX_READ_BYTES:
+        raise too_long
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(MAX_BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size <= MAX_BODY_BYTES:
+                    parts.append(part)
+                elif size > MAX_READ_BYTES:
+                    raise too_long
+    except TimeoutError as error:
+        raise RefusedError(408, f"the body took longer than {MAX_BODY_S:g} s") from error
+    except ClientDisconnect as error:
+        raise RefusedError(400, "the body ended early") from error  # nobody is there to read this
+    if size > MAX_BODY_BYTES:
+        raise too_long
+    return b"".join(parts)
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(
+        prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST
+    )
+
+
+def _page_routes() -> list[Route]:
+    """Returns a route for each file of the page: no path of a request ever names one on disk."""
+    files = {
+        f"/{path.relative_to(PAGE).as_posix()}": path for path in PAGE.rglob("*") if path.is_file()
+    }
+    if "/index.html" in files:
+        files["/"] = files["/index.html"]
+    return [Route(url, _file(path)) for url, path in sorted(files.items())]
+
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return FileResponse(path)
+
+    return answer
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    headers = {"retry-after": "1"} if error.status == 429 else {}
+    if error.status in (408, 413, 415):
+        headers["connection"] = "close"  # the rest of the body is not read
+    return JSONResponse({"error": str(error)}, error.status, headers)
+
+
+async def _refuse_by_status(request: Request, error: Exception) -> Response:
+    """Answers for what Starlette refuses: an unknown path, another method."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _apologise(request: Request, error: Exception) -> Response:
+    """Answers for a mistake of ours; Starlette raises it again, and the log has it whole."""
+    return JSONResponse({"error": "the server failed; its log says how"}, 500)
+
+
+def _finish_answers(app: ASGIApp) -> ASGIApp:
+    """Adds the headers that every answer has, and counts it."""
+
+    async def finish(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        start = time.perf_counter()
+
+        async def send_finished(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+                is_infer = scope["path"].endswith("/infer")
+                seconds = time.perf_counter() - start
+                metrics.count_request("rest" if is_infer else "other", message["status"], seconds)
+            await send(message)
+
+        await app(scope, receive, send_finished)
+
+    return finish

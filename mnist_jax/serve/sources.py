@@ -1,0 +1,118 @@
+"""Where the models to serve come from: a model repository, or one run."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mnist_jax.errors import UserError
+from mnist_jax.files import read_json
+from mnist_jax.repository import layout
+
+# In a run's folder, as mnist_jax.run_folder and mnist_jax.export have them.
+CONFIG, VERIFICATION, RELEASE = "logs/config.json", "logs/verification.json", "logs/release.json"
+MODEL = "models/mnist_model.onnx"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What there is of one model."""
+
+    marks: Mapping[int, Any]  # by version: something that changes when its files do
+    champion: int | None
+    problem: str  # with the champion; empty where there is none
+
+
+class Source(Protocol):
+    """What `Models` needs to know of a place."""
+
+    def list(self) -> dict[str, Listing]:
+        """Returns the models there now, by name."""
+        ...
+
+    def load(self, name: str, number: int) -> layout.Version:
+        """Returns a version whose files were checked; `UserError` where they are not right."""
+        ...
+
+
+class Repository:
+    """A folder that `scripts/publish` has filled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def list(self) -> dict[str, Listing]:
+        """Returns the models there now, by name."""
+        listings = {}
+        for name in layout.list_models(self._path):
+            numbers = layout.list_versions(self._path, name)
+            marks = {number: _mark(self._path / name / str(number)) for number in numbers}
+            try:
+                listings[name] = Listing(marks, layout.champion(self._path, name), "")
+            except UserError as error:
+                listings[name] = Listing(marks, None, str(error))
+        return listings
+
+    def load(self, name: str, number: int) -> layout.Version:
+        """Returns a version, every file of which is what was published."""
+        return layout.load_version(self._path, name, number)
+
+
+class Run:
+    """The folder of one finished run, served as version 1 of a model named as its network."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = str(read_json(path / CONFIG)["config"]["model_id"])
+
+    def list(self) -> dict[str, Listing]:
+        """Returns the one model."""
+        return {self.name: Listing({1: _mark(self._path / "models")}, 1, "")}
+
+    def load(self, name: str, number: int) -> layout.Version:
+        """Returns the exported model, which must be the file that was verified."""
+        path = self._path / MODEL
+        verified = read_json(self._path / VERIFICATION)["files"]["onnx"]["sha256"]
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; scripts/export writes it again") from error
+        if digest != verified:
+            raise UserError(f"{path} is not what was verified; scripts/export writes it again")
+        labels = read_json(self._path / CONFIG)["dataset"]["class_names"]
+        return layout.Version(name, number, path, tuple(labels), {})
+
+    @property
+    def is_released(self) -> bool:
+        """Tells whether the criteria let the run pass."""
+        return read_json(self._path / RELEASE)["verdict"] == "released"
+
+
+def find_source(path: Path) -> Source:
+    """Returns what `path` is.
+
+    Raises:
+        UserError: it is neither a model repository nor a finished run.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder; name a model repository, or the folder of a run")
+    if (path / CONFIG).is_file():
+        if not ((path / MODEL).is_file() and (path / VERIFICATION).is_file()):
+            raise UserError(f"{path} is a run without {MODEL}; finish it, or use scripts/export")
+        return Run(path)
+    if not layout.list_models(path):
+        raise UserError(f"{path} holds no model; scripts/publish puts one there, or name a run")
+    return Repository(path)
+
+
+def _mark(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Returns every file's name, size and time, which change when the folder does."""
+    marks = []
+    for path in sorted(folder.rglob("*")):
+        try:
+            facts = path.lstat()
+        except OSError:  # gone meanwhile: the next look finds a change
+            continue
+        marks.append((str(path), facts.st_size, facts.st_mtime_ns))
+    return tuple(marks)

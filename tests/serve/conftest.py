@@ -1,0 +1,189 @@
+"""A real run, a repository made of it, and the real server in a process of its own."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from sklearn.datasets import load_digits
+
+from mnist_jax import train
+from mnist_jax.data import digits
+
+# Runs a module as `python -m` would, in an environment that might as well have no JAX.
+WITHOUT_JAX = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"jax", "jaxlib", "flax", "optax", "orbax", "jax2onnx",
+                                      "ml_collections", "tensorflow_datasets", "sklearn"}:
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Refuse())
+sys.argv[0] = "serve"
+runpy.run_module("mnist_jax.serve", run_name="__main__", alter_sys=True)
+"""
+
+
+class Server:
+    """The server process; leaving the context stops it, and it must stop well."""
+
+    def __init__(self, path, *flags, without_jax=False):
+        how = ["-c", WITHOUT_JAX] if without_jax else ["-m", "mnist_jax.serve"]
+        self.process = subprocess.Popen(
+            [sys.executable, *how, str(path), "--port=0", "--grpc-port=0", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
+        self._reader.start()
+        match = self.wait_for(r"at http://(\S+:\d+), gRPC at (\S+:\d+)")
+        self.http, self.grpc = match.groups()
+
+    def wait_for(self, pattern, num_seconds=30):
+        """Returns the first match in what the server has said, once it is there."""
+        end = time.monotonic() + num_seconds
+        while time.monotonic() < end:
+            ended = self.process.poll() is not None
+            if match := re.search(pattern, "".join(self.lines)):
+                return match
+            assert not ended, f"the server ended: {''.join(self.lines)}"
+            time.sleep(0.02)
+        raise AssertionError(f"no {pattern!r} in {''.join(self.lines)}")
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        status = self.process.wait(30)
+        self._reader.join()
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if self.process.poll() is None:
+            status = self.stop()
+            if kind is None:
+                assert status == 0, "".join(self.lines)
+        self._reader.join()
+        self.process.stdout.close()
+        if kind is None:
+            assert "Traceback" not in "".join(self.lines), "".join(self.lines)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """All 1,797 embedded digits, `[batch, 1, 28, 28]`, 0 to 1."""
+    pixels = digits.upscale(load_digits().images.astype(np.uint8))
+    return pixels[:, None].astype(np.float32) / np.float32(255)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The folder of a released run on the digits."""
+    folder = tmp_path_factory.mktemp("served")
+    flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=1", "--skip-visualizations"]
+    flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx", "-q"]
+    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+    assert train.main([*flags, *places]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def models(run):
+    """The content of two ONNX files of the same interface with different scores."""
+    first = (run / "models" / "mnist_model.onnx").read_bytes()
+    model = onnx.load_from_string(first)
+    (bias,) = [array for array in model.graph.initializer if list(array.dims) == [10]]
+    changed = numpy_helper.to_array(bias) + np.arange(10, dtype=np.float32)
+    bias.CopyFrom(numpy_helper.from_array(changed, bias.name))
+    return first, model.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Starts a server: `with serve(path, *flags) as server`."""
+    return Server
+
+
+@pytest.fixture(scope="session")
+def expected(models, images):
+    """The scores of all images by version, from ONNX Runtime itself."""
+    scores = {}
+    for number, model in enumerate(models, 1):
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        scores[str(number)] = session.run(["scores"], {"image": images})[0]
+    assert np.abs(scores["1"] - scores["2"]).max(axis=1).min() > 1e-3
+    return scores
+
+
+@pytest.fixture(scope="session")
+def publish():
+    return publish_version
+
+
+@pytest.fixture(scope="session")
+def promote():
+    return promote_version
+
+
+def publish_version(repository: Path, name: str, number: int, model: bytes, damage=b"") -> Path:
+    """Puts a version where Triton and the server look for it, whole, by one rename."""
+    files = {
+        "model.onnx": model,
+        "labels.txt": "".join(f"{digit}\n" for digit in range(10)).encode(),
+        "version": b"%d\n" % number,
+    }
+    sums = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    entries = {path: {"sha256": digest} for path, digest in sums.items()}
+    manifest = {"name": name, "version": number, "files": entries}
+    files["manifest.json"] = json.dumps(manifest).encode()
+    sums["manifest.json"] = hashlib.sha256(files["manifest.json"]).hexdigest()
+    files["SHA256SUMS"] = "".join(f"{sum_}  {path}\n" for path, sum_ in sums.items()).encode()
+    hidden, folder = repository / name / f".{number}", repository / name / str(number)
+    hidden.mkdir(parents=True)
+    for path, content in files.items():
+        (hidden / path).write_bytes(content + (damage if path == "model.onnx" else b""))
+    return hidden.rename(folder)
+
+
+def promote_version(repository: Path, name: str, number: int) -> None:
+    """Makes a version the champion, by one rename."""
+    hidden = repository / name / ".serving"
+    hidden.symlink_to(str(number))
+    hidden.rename(repository / name / "serving")
+    if not (repository / name / "champion").exists():
+        (repository / name / "champion").symlink_to("serving/version")
+
+
+@pytest.fixture
+def repository(tmp_path, models):
+    """`digits` in two versions, of which the first is the champion."""
+    for number, model in enumerate(models, 1):
+        publish_version(tmp_path / "repository", "digits", number, model)
+    promote_version(tmp_path / "repository", "digits", 1)
+    return tmp_path / "repository"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, models):
+    """A server of `digits`, as `repository` has it, which a module's tests share."""
+    folder = tmp_path_factory.mktemp("shared")
+    for number, model in enumerate(models, 1):
+        publish_version(folder, "digits", number, model)
+    promote_version(folder, "digits", 1)
+    with Server(folder, without_jax=True) as server:
+        yield server
