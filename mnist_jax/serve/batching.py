@@ -7,20 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Float
 
-from mnist_jax.serve.protocol import INPUT_NAME, OUTPUT_NAME, RefusedError
+from mnist_jax.serve.protocol import RefusedError
 
 MAX_WAITING_IMAGES = 1 << 15  # of one version: 103 MB
 MAX_WAIT_S = 30.0
 
-Images = Float[np.ndarray, "batch 1 28 28"]
+Images = Float[np.ndarray, "batch 1 side side"]
 Scores = Float[np.ndarray, "batch classes"]
 
 
 class Batcher:
-    """Runs one session in the threads of `executor`; lives on one event loop.
+    """Runs one model in the threads of `executor`; lives on one event loop.
 
     No request is held back for company: a free thread takes what waits, and what comes while all
     are busy makes the next batch. Whoever drops a Batcher need not close it: requests that wait
@@ -29,22 +28,22 @@ class Batcher:
 
     def __init__(
         self,
-        session: onnxruntime.InferenceSession,
+        model: Callable[[Images], Scores],
         executor: ThreadPoolExecutor,
         num_threads: int,
         max_batch_size: int,
         report: Callable[[int, float], None],
     ) -> None:
-        """Takes a loaded session.
+        """Takes a loaded model.
 
         Args:
-            session: with the input `image` and the output `scores`.
+            model: may be called from several threads at once.
             executor: may be shared with others.
-            num_threads: batches of this session that are computed at a time.
+            num_threads: batches of this model that are computed at a time.
             max_batch_size: images in a batch of several requests; at 1 each request is alone.
             report: called with each batch's size in images and its seconds.
         """
-        self._session, self._executor, self._report = session, executor, report
+        self._model, self._executor, self._report = model, executor, report
         self._free_threads, self._max_batch_size = num_threads, max_batch_size
         self._waiting: deque[tuple[Images, asyncio.Future[Scores]]] = deque()
         self._num_waiting = 0  # images
@@ -97,7 +96,7 @@ class Batcher:
         """Computes one batch, in a thread."""
         start = time.perf_counter()
         together = images[0] if len(images) == 1 else np.concatenate(images)
-        scores = np.asarray(self._session.run([OUTPUT_NAME], {INPUT_NAME: together})[0])
+        scores = self._model(together)
         self._report(len(together), time.perf_counter() - start)
         return np.split(scores, np.cumsum([len(part) for part in images[:-1]]))
 

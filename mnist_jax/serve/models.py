@@ -13,9 +13,11 @@ from mnist_jax.errors import UserError, first_line
 from mnist_jax.repository.layout import Version
 from mnist_jax.serve import metrics
 from mnist_jax.serve.batching import Batcher
-from mnist_jax.serve.protocol import DATATYPE, IMAGE_SHAPE, INPUT_NAME, OUTPUT_NAME, RefusedError
+from mnist_jax.serve.protocol import DATATYPE, INPUT_NAME, OUTPUT_NAME, RefusedError
 from mnist_jax.serve.sources import Listing, Source
 from mnist_jax.session import open_session
+
+FLOAT = "tensor(float)"
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
@@ -26,6 +28,7 @@ class Loaded:
 
     mark: Any  # of its files when they were read
     labels: tuple[str, ...] = ()
+    side: int = 0  # of the square images it takes, in pixels
     batcher: Batcher | None = None
     reason: str = ""  # why it cannot be loaded, or not again
 
@@ -86,7 +89,13 @@ class Models:
             "name": name,
             "versions": [number for number, one in model.versions.items() if one.batcher],
             "platform": "onnxruntime_onnx",
-            "inputs": [{"name": INPUT_NAME, "datatype": DATATYPE, "shape": [-1, *IMAGE_SHAPE]}],
+            "inputs": [
+                {
+                    "name": INPUT_NAME,
+                    "datatype": DATATYPE,
+                    "shape": [-1, 1, loaded.side, loaded.side],
+                }
+            ],
             "outputs": [
                 {"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": [-1, len(loaded.labels)]}
             ],
@@ -122,7 +131,7 @@ class Models:
         before, index = self.current, self.index()
         self.current = {
             name: self._refresh_model(name, listing, before.get(name))
-            for name, listing in self._source.list().items()
+            for name, listing in self._source.listings().items()
         }
         if self.index() != index:
             metrics.set_ready(self.index())
@@ -175,37 +184,39 @@ class Models:
         """Loads a version, and has it score a blank image, which makes the first request quick."""
         version = self._source.load(name, number)
         session = open_session(version.model_path, "all", num_threads=1)
-        _check(session, version)
+        side = _check(session, version)
         batcher = Batcher(
-            session,
+            lambda images: np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]),
             self._executor,
             self._num_threads,
             self._max_batch_size,
             metrics.make_batch_report(name, str(number)),
         )
-        return Loaded(mark, version.labels, batcher)
+        return Loaded(mark, version.labels, side, batcher)
 
 
-def _check(session: Any, version: Version) -> None:
-    """Holds a model to the one interface that is served here.
+def _check(session: Any, version: Version) -> int:
+    """Holds a model to the interface that is served here, and returns its images' side in pixels.
 
     Raises:
         UserError: it has another.
     """
     (image,), (scores,) = session.get_inputs(), session.get_outputs()
-    found = (image.name, image.type, image.shape[1:], scores.name, scores.type)
-    expected = (INPUT_NAME, "tensor(float)", [*IMAGE_SHAPE], OUTPUT_NAME, "tensor(float)")
-    if found != expected or isinstance(image.shape[0], int):
+    found = (image.name, image.type, image.shape, scores.name, scores.type)
+    batch, _, side, _ = image.shape
+    expected = (INPUT_NAME, FLOAT, [batch, 1, side, side], OUTPUT_NAME, FLOAT)
+    if found != expected or isinstance(batch, int) or not isinstance(side, int):
         raise UserError(
-            f"{version.model_path} takes {found} for any number of images, not {expected}; "
-            "export the run again"
+            f"{version.model_path} has {found}, not {INPUT_NAME}, {FLOAT}, [batch, 1, 28, 28] and "
+            f"{OUTPUT_NAME}, {FLOAT}; export the run again"
         )
-    (blank,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.zeros((1, *IMAGE_SHAPE), np.float32)})
+    (blank,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.zeros((1, 1, side, side), np.float32)})
     if blank.shape != (1, len(version.labels)):
         raise UserError(
             f"{version.model_path} gives scores of shape {blank.shape} for "
             f"{len(version.labels)} labels; publish the run again"
         )
+    return side
 
 
 def _log_champion(name: str, model: Model) -> None:

@@ -20,7 +20,6 @@ from tritonclient.grpc import service_pb2
 messages: Any = service_pb2  # made when it is imported: no type checker sees what it holds
 
 INPUT_NAME, OUTPUT_NAME = "image", "scores"
-IMAGE_SHAPE = (1, 28, 28)
 DATATYPE, STORED = "FP32", np.dtype("<f4")
 
 MAX_IMAGES = 256  # in one request
@@ -174,8 +173,8 @@ def _check_outputs(names: list[Any]) -> None:
         raise _bad(f"outputs has {len(names)} entries", "one, or none")
 
 
-def read_images(request: Request) -> Float[np.ndarray, "batch 1 28 28"]:
-    """Returns the request's images, float32 in 0 to 1.
+def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side} {side}"]:
+    """Returns the request's images, `side` pixels high and wide, float32 in 0 to 1.
 
     Raises:
         RefusedError: a wrong count, name, type, shape or value; says which, and what was expected.
@@ -191,10 +190,12 @@ def read_images(request: Request) -> Float[np.ndarray, "batch 1 28 28"]:
     if (
         not isinstance(shape, list)
         or not all(type(size) is int for size in shape)
-        or tuple(shape[1:]) != IMAGE_SHAPE
+        or shape[1:] != [1, side, side]
         or not 1 <= shape[0] <= MAX_IMAGES
     ):
-        raise _bad(f"shape is {_show(shape)}", f"[n, 1, 28, 28] with n from 1 to {MAX_IMAGES}")
+        raise _bad(
+            f"shape is {_show(shape)}", f"[n, 1, {side}, {side}] with n from 1 to {MAX_IMAGES}"
+        )
     values = _read_values(tensor.data, shape)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 1):  # so put, NaN is refused as well

@@ -31,8 +31,8 @@ SERVER = {
 HEADERS = {
     # The page is complete in itself: a script or picture from elsewhere is an intruder.
     "content-security-policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -99,9 +99,9 @@ class _Endpoints:
     async def infer(self, request: Request) -> Response:
         body = await _read_body(request)
         name, number = _asked(request)
-        number, _, batcher = self._models.find(name, number)
+        number, loaded, batcher = self._models.find(name, number)
         asked = protocol.parse_rest(body, request.headers.get(protocol.HEADER_LENGTH))
-        scores = await batcher.score(protocol.read_images(asked))
+        scores = await batcher.score(protocol.read_images(asked, loaded.side))
         answer, headers = protocol.write_rest(asked, name, number, scores)
         return Response(answer, headers=headers)
 

@@ -86,9 +86,11 @@ class _Calls:
         return messages.RepositoryIndexResponse(models=self._models.index())
 
     async def ModelInfer(self, request: Any) -> Message:
-        number, _, batcher = self._models.find(request.model_name, request.model_version or None)
+        number, loaded, batcher = self._models.find(
+            request.model_name, request.model_version or None
+        )
         asked = protocol.parse_grpc(request)
-        scores = await batcher.score(protocol.read_images(asked))
+        scores = await batcher.score(protocol.read_images(asked, loaded.side))
         return protocol.write_grpc(asked, request.model_name, number, scores)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
@@ -24,25 +24,13 @@ class Listing:
     problem: str  # with the champion; empty where there is none
 
 
-class Source(Protocol):
-    """What `Models` needs to know of a place."""
-
-    def list(self) -> dict[str, Listing]:
-        """Returns the models there now, by name."""
-        ...
-
-    def load(self, name: str, number: int) -> layout.Version:
-        """Returns a version whose files were checked; `UserError` where they are not right."""
-        ...
-
-
 class Repository:
     """A folder that `scripts/publish` has filled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def list(self) -> dict[str, Listing]:
+    def listings(self) -> dict[str, Listing]:
         """Returns the models there now, by name."""
         listings = {}
         for name in layout.list_models(self._path):
@@ -55,7 +43,11 @@ class Repository:
         return listings
 
     def load(self, name: str, number: int) -> layout.Version:
-        """Returns a version, every file of which is what was published."""
+        """Returns a version, every file of which is what was published.
+
+        Raises:
+            UserError: one is not, or there is no such version.
+        """
         return layout.load_version(self._path, name, number)
 
 
@@ -66,12 +58,16 @@ class Run:
         self._path = path
         self.name = str(read_json(path / CONFIG)["config"]["model_id"])
 
-    def list(self) -> dict[str, Listing]:
+    def listings(self) -> dict[str, Listing]:
         """Returns the one model."""
         return {self.name: Listing({1: _mark(self._path / "models")}, 1, "")}
 
     def load(self, name: str, number: int) -> layout.Version:
-        """Returns the exported model, which must be the file that was verified."""
+        """Returns the exported model, which is the file that was verified.
+
+        Raises:
+            UserError: it is not.
+        """
         path = self._path / MODEL
         verified = read_json(self._path / VERIFICATION)["files"]["onnx"]["sha256"]
         try:
@@ -87,6 +83,9 @@ class Run:
     def is_released(self) -> bool:
         """Tells whether the criteria let the run pass."""
         return read_json(self._path / RELEASE)["verdict"] == "released"
+
+
+Source = Repository | Run
 
 
 def find_source(path: Path) -> Source:
