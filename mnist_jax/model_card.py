@@ -49,7 +49,8 @@ CARD = """\
 
 {criteria_table}
 
-The measured value is what is compared; the interval (Wilson, 95 %) says how sure it is.
+The measured value is what is compared; the interval (Wilson, 95 %) says how sure it is. That of
+the worst class is wider (exact, Bonferroni), since it was picked for being the worst.
 Accuracies run from 0 to 1.
 `metrics_consistent` holds if the numbers of the test split agree with one another; `verified` if
 every check of the exported files passed and the ONNX file gets as many test images right as JAX.

@@ -56,7 +56,10 @@ def judge(
 
 def wilson(num_correct: int, num_examples: int) -> list[float]:
     """The Wilson 95 % interval of a proportion, as [low, high] within 0 to 1."""
-    interval = binomtest(num_correct, num_examples).proportion_ci(method="wilson")
+    return _limits(binomtest(num_correct, num_examples).proportion_ci(method="wilson"))
+
+
+def _limits(interval: Any) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
@@ -162,7 +165,12 @@ def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, A
 
 
 def _worst_class(classes: list[dict]) -> dict[str, Any]:
-    """The lowest accuracy as a row's measured, n, interval_95, detail; of equals, the least n."""
+    """The lowest accuracy as a row's measured, n, interval_95, detail; of equals, the least n.
+
+    What was picked for being the lowest is likelier too low than too high: of ten equal classes,
+    the plain interval of the one picked holds its true accuracy in 75 % of the cases only. So this
+    one is exact and Bonferroni's, which holds in at least 95 % whichever class is picked.
+    """
     rows = [(_proportion(row), row.get("class_name")) for row in classes]
     rows = rows or [(_proportion({}), None)]
     worst, name = min(
@@ -170,6 +178,9 @@ def _worst_class(classes: list[dict]) -> dict[str, Any]:
         # A class that cannot be measured, having no examples say, is worse than any that can.
         key=lambda pair: (pair[0]["measured"], pair[0]["n"]) if pair[0]["n"] else (-1, 0),
     )
+    if worst["n"]:
+        counts = binomtest(round(worst["measured"] * worst["n"]), worst["n"])
+        worst["interval_95"] = _limits(counts.proportion_ci(1 - 0.05 / len(rows), method="exact"))
     worst["detail"] = f"worst class: {name}"
     if worst["n"] and len(rows) > 1 and len({row["measured"] for row, _ in rows}) == 1:
         worst["detail"] = f"all classes alike; n and interval of the smallest, {name}"
