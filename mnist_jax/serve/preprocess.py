@@ -18,9 +18,18 @@ class NoInkError(ValueError):
     """There is nothing to look at."""
 
 
-def model_input(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 `[28, 28]` as what a model takes: float32 `[1, 1, 28, 28]`, 0 to 1."""
-    return (image.astype(np.float32) / np.float32(255))[None, None]
+def model_input(image: np.ndarray, side: int = IMAGE_PX) -> np.ndarray:
+    """Returns an image as what a model takes, in the middle of black where that is larger.
+
+    Args:
+        image: uint8 `[28, 28]`.
+        side: of the model's images, in pixels: even, and at least 28.
+
+    Returns:
+        float32 `[1, 1, side, side]`, 0 to 1.
+    """
+    levels = np.pad(image, (side - IMAGE_PX) // 2)
+    return (levels.astype(np.float32) / np.float32(255))[None, None]
 
 
 def image_of_strokes(strokes: Sequence[Sequence[Sequence[int | float]]]) -> np.ndarray:

@@ -43,6 +43,15 @@ test("levels become float32 as in NumPy", () => {
   assert.deepEqual(Array.from(page.modelInput(levels)), exact);
 });
 
+test("a larger image has the image in its middle", () => {
+  const image = Uint8Array.from({ length: 784 }, (_, i) => 1 + (i % 255));
+  const larger = page.inTheMiddle(image, 40);
+  assert.deepEqual(larger.slice(6 * 40 + 6, 6 * 40 + 34), image.slice(0, 28));
+  assert.deepEqual(larger.slice(33 * 40 + 6, 33 * 40 + 34), image.slice(27 * 28));
+  assert.equal(larger.filter((level) => level).length, 784);
+  assert.deepEqual(page.inTheMiddle(image, 28), image);
+});
+
 function enlarged({ width, height, data }, times) {
   const large = { width: width * times, height: height * times };
   large.data = new Uint8Array(4 * large.width * large.height);

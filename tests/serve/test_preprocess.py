@@ -145,3 +145,7 @@ def test_the_input_is_what_a_model_takes():
     values = preprocess.model_input(image)
     assert values.dtype == np.float32 and values.shape == (1, 1, 28, 28)
     np.testing.assert_array_equal(values[0, 0], (image / 255).astype(np.float32))
+    larger = preprocess.model_input(image, side=40)
+    assert larger.shape == (1, 1, 40, 40)
+    np.testing.assert_array_equal(larger[..., 6:34, 6:34], values)
+    assert larger.sum() == pytest.approx(values.sum())

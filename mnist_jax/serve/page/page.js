@@ -1,14 +1,15 @@
 // The page: what is drawn or opened goes to the chosen model, and its answer is shown.
 
 import { Field } from "./field.js";
-import { IMAGE_PX, modelInput, NoInkError } from "./preprocess.js";
+import { IMAGE_PX, inTheMiddle, modelInput, NoInkError } from "./preprocess.js";
 import * as scorer from "./scorer.js";
 
 const get = (id) => document.getElementById(id);
 const CHAMPION = ""; // the version that the server chooses
 
 let models = {};
-let labels = [];
+let labels = []; // of the chosen version's classes; none until it is ready
+let side = IMAGE_PX; // of the images it takes
 let answer = null; // what the last scores said, in words
 let isBehind = false;
 let isReading = false;
@@ -17,6 +18,7 @@ const field = new Field(get("field"), () => read());
 
 /** Reads what is on the field; of changes that come while a model is at work, the last one counts. */
 async function read() {
+  say("");
   isBehind = true;
   if (isReading) return;
   isReading = true;
@@ -37,31 +39,33 @@ async function readOnce() {
   get("undo").disabled = get("clear").disabled = field.isEmpty;
   let image;
   try {
-    image = field.image();
+    image = inTheMiddle(field.image(), side);
   } catch (error) {
-    showSeen(new Uint8Array(IMAGE_PX * IMAGE_PX));
+    showSeen(new Uint8Array(side * side));
     if (!(error instanceof NoInkError)) throw error;
     if (!field.isEmpty) throw new Error("No ink stands out in this picture.");
-    showScores(null);
-    return say("");
+    return showScores(null);
   }
   showSeen(image);
   const asked = labels;
   if (!asked.length) return; // no model is chosen yet
   const name = get("model").value;
   const begin = performance.now();
-  const { scores, version } = await scorer.score(name, get("version").value, modelInput(image));
+  const input = modelInput(image);
+  const { scores, version } = await scorer.score(name, get("version").value, input, side);
   const latency = performance.now() - begin;
   if (field.isEmpty || asked !== labels) return; // cleared, or another model chosen, meanwhile
   if (!get("version").value) nameChampion(version); // another may have been promoted
   get("latency").textContent = `${name}, version ${version}: ${latency.toFixed(1)} ms ${scorer.MEASURED}`;
   showScores(scores);
-  if (!field.isDrawing) say(answer);
+  if (!field.isDrawing && !isBehind) say(answer);
 }
 
 function showSeen(image) {
-  const context = get("seen").getContext("2d");
-  const pixels = context.createImageData(IMAGE_PX, IMAGE_PX);
+  const canvas = get("seen");
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const pixels = context.createImageData(side, side);
   image.forEach((level, i) => pixels.data.set([level, level, level, 255], 4 * i));
   context.putImageData(pixels, 0, 0);
 }
@@ -75,6 +79,7 @@ function showScores(scores) {
     row.classList.toggle("first", i === first);
     row.querySelector("i").style.transform = `scaleX(${scores ? scores[i] : 0})`;
     row.cells[2].textContent = scores ? scores[i].toFixed(3) : "";
+    row.cells[2].title = scores ? scores[i] : "";
   });
   get("answer").textContent = scores ? labels[first] : "nothing yet";
   get("answer").className = !scores ? "none" : labels[first].length > 1 ? "word" : "";
@@ -91,7 +96,7 @@ function say(text, isWrong = false) {
 }
 
 function sayAnswer() {
-  if (field.isEmpty) say("There is nothing to read yet: draw a digit, or open a picture of one.", true);
+  if (field.isEmpty) say("Nothing to read yet: draw a digit, or open a picture.", true);
   else if (answer) say(answer);
 }
 
@@ -125,9 +130,9 @@ async function chooseVersion() {
   labels = [];
   get("latency").textContent = "loading the model";
   const chosen = [get("model").value, get("version").value];
-  const found = await scorer.labels(...chosen);
+  const found = await scorer.describe(...chosen);
   if (chosen[0] !== get("model").value || chosen[1] !== get("version").value) return;
-  labels = found;
+  ({ labels, side } = found);
   get("latency").textContent = "";
   const rows = labels.map((label) => {
     const row = document.createElement("tr");

@@ -3,7 +3,7 @@
 
 export const FIELD_PX = 280; // side of the field that is drawn on
 export const PEN_RADIUS_PX = 11;
-export const IMAGE_PX = 28;
+export const IMAGE_PX = 28; // side of what all is fitted into
 const LONGEST_PX = 400; // of a picture, after reduction
 const FAINTEST = 32; // grey levels
 const BOX_PX = 20;
@@ -20,9 +20,20 @@ export class Ink {
   }
 }
 
-/** Returns 784 levels as what a model takes: float32, 0 to 1. */
-export function modelInput(image) {
-  return Float32Array.from(image, (level) => level / 255);
+/** Returns the levels of an image of 28x28 in the middle of a black one: `side` is even. */
+export function inTheMiddle(image, side) {
+  const margin = (side - IMAGE_PX) / 2;
+  const larger = new Uint8Array(side * side);
+  for (let row = 0; row < IMAGE_PX; row++) {
+    const line = image.subarray(row * IMAGE_PX, (row + 1) * IMAGE_PX);
+    larger.set(line, (row + margin) * side + margin);
+  }
+  return larger;
+}
+
+/** Returns levels as what a model takes: float32, 0 to 1. */
+export function modelInput(levels) {
+  return Float32Array.from(levels, (level) => level / 255);
 }
 
 /** Returns the image, 784 levels, of strokes: lists of points [x, y] on a field of 280x280. */

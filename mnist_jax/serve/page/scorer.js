@@ -17,14 +17,16 @@ export async function list() {
   return models;
 }
 
-/** Returns the names of a model's classes; without a version, of the champion's. */
-export async function labels(name, version) {
-  return (await ask(address(name, version))).parameters.labels;
+/** Returns {labels, side}: of a version's classes, and of its images; without one, the champion's. */
+export async function describe(name, version) {
+  const { parameters, inputs } = await ask(address(name, version));
+  return { labels: parameters.labels, side: inputs[0].shape[3] };
 }
 
-/** Returns {scores, version} of one image, 784 values from 0 to 1. */
-export async function score(name, version, image) {
-  const input = { name: "image", shape: [1, 1, 28, 28], datatype: "FP32", data: Array.from(image) };
+/** Returns {scores, version} of one image: side x side values from 0 to 1. */
+export async function score(name, version, image, side) {
+  const shape = [1, 1, side, side];
+  const input = { name: "image", shape, datatype: "FP32", data: Array.from(image) };
   const answer = await ask(`${address(name, version)}/infer`, { inputs: [input] });
   const output = answer.outputs.find(({ name }) => name === "scores");
   return { scores: output.data, version: answer.model_version };

@@ -1,0 +1,54 @@
+// Scores from a model that runs in the browser: takes the place of the page's scorer.js.
+
+import * as ort from "./onnxruntime/ort.wasm.bundle.min.js";
+
+/** What the latency is the time of. */
+export const MEASURED = "in this browser";
+
+const here = (path) => new URL(path, import.meta.url).href;
+ort.env.wasm.numThreads = 1; // more would need headers that not every host can send
+ort.env.wasm.wasmPaths = { wasm: here("onnxruntime/ort-wasm-simd-threaded.wasm") };
+
+let catalogue;
+const sessions = {}; // promises, by path
+
+/** Returns what there is, {name: {champion, versions}}: versions as text, newest first. */
+export async function list() {
+  catalogue = JSON.parse(await (await get("models/index.json")).text());
+  return catalogue;
+}
+
+/** Returns {labels, side} of a version, once it is loaded; without one, of the champion. */
+export async function describe(name, version) {
+  const number = version || catalogue[name].champion;
+  const session = await load(name, number);
+  return { labels: catalogue[name].labels[number], side: session.inputMetadata[0].shape[3] };
+}
+
+/** Returns {scores, version} of one image: side x side values from 0 to 1. */
+export async function score(name, version, image, side) {
+  const number = version || catalogue[name].champion;
+  const session = await load(name, number);
+  const input = new ort.Tensor("float32", image, [1, 1, side, side]);
+  const { scores } = await session.run({ image: input });
+  return { scores: scores.data, version: number };
+}
+
+async function load(name, number) {
+  const path = `models/${name}/${number}/model.onnx`;
+  sessions[path] ??= get(path)
+    .then((response) => response.arrayBuffer())
+    .then((bytes) => ort.InferenceSession.create(bytes));
+  try {
+    return await sessions[path];
+  } catch (error) {
+    delete sessions[path]; // so that choosing it again tries again
+    throw error;
+  }
+}
+
+async function get(path) {
+  const response = await fetch(here(path)).catch(() => null);
+  if (!response?.ok) throw new Error(`${path} cannot be fetched. Is the connection up?`);
+  return response;
+}

@@ -1,0 +1,188 @@
+"""The page in a real browser, with the real server behind it."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+from PIL import Image
+
+from mnist_jax.serve import preprocess
+
+SEVEN = [[[70, 60], [200, 60], [130, 230]]]
+TAB, ENTER, SPACE, UP, DOWN, LEFT, RIGHT = (
+    *("\ue004", "\ue007", " "),
+    *("\ue013", "\ue015", "\ue012", "\ue014"),
+)
+
+
+@pytest.fixture
+def page(browser, server):
+    """The page as it is first seen."""
+    browser.open(f"http://{server.http}/")
+    browser.complaints()  # of pages before this one
+    yield browser
+    assert browser.complaints() == []
+
+
+@pytest.fixture(scope="module")
+def score(models):
+    """Scores of an image by ONNX Runtime itself: `score(image, version)`."""
+    sessions = [
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]) for model in models
+    ]
+
+    def score(image, version=1):
+        inputs = {"image": preprocess.model_input(image)}
+        return sessions[version - 1].run(["scores"], inputs)[0][0]
+
+    return score
+
+
+@pytest.mark.parametrize("digit", "0123456789")
+def test_what_is_drawn_is_seen_and_scored_as_in_python(page, strokes, score, digit):
+    image = preprocess.image_of_strokes(page.draw(strokes[digit]))
+    np.testing.assert_array_equal(page.seen(), image)
+    np.testing.assert_allclose(page.scores(), score(image), rtol=0, atol=1e-6)
+    best = str(score(image).argmax())
+    assert page.text("answer") == best
+    assert page.text("said").startswith(f"{best}, score {score(image).max():.3f}")
+    assert page.text("latency").startswith("digits, version 1: ")
+    assert page.text("latency").endswith(" ms round trip")
+
+
+@pytest.mark.slow
+def test_a_model_of_mnist_reads_what_is_drawn(browser, serve, mnist_run, strokes):
+    with serve(mnist_run) as server:
+        browser.open(f"http://{server.http}/")
+        read = {}
+        for digit, lines in strokes.items():
+            browser.draw(lines)
+            read[digit] = browser.text("answer")
+            browser.clear()
+    assert sum(digit == answer for digit, answer in read.items()) >= 9, read
+
+
+def test_an_empty_field_is_refused(page):
+    page.script("document.getElementById('field').focus()")
+    page.press(ENTER)
+    page.wait(lambda: page.text("said").startswith("Nothing to read yet"))
+    assert page.text("answer") == "nothing yet"
+    page.draw(SEVEN)
+    page.clear()
+    page.press(ENTER)
+    page.wait(lambda: page.text("said").startswith("Nothing to read yet"))
+    assert not page.seen().any()
+
+
+def test_a_picture_without_ink_is_refused(page, tmp_path):
+    Image.new("RGB", (60, 40), (230, 220, 210)).save(tmp_path / "blank.png")
+    page.upload(tmp_path / "blank.png")
+    page.wait(lambda: page.text("said") == "No ink stands out in this picture.")
+    assert page.text("answer") == "nothing yet"
+    assert not [address for address in page.addresses() if address.endswith("infer")]
+
+
+def test_a_file_that_is_no_picture_is_refused(page, tmp_path):
+    (tmp_path / "text.png").write_text("not a picture")
+    page.upload(tmp_path / "text.png")
+    page.wait(lambda: page.text("said") == "This browser cannot open that file as a picture.")
+
+
+@pytest.mark.parametrize("size", [(90, 70), (1100, 900)])
+def test_a_picture_is_seen_as_in_python(page, score, tmp_path, size):
+    width, height = size
+    y, x = np.mgrid[:height, :width] / height
+    picture = np.full((height, width, 3), (235, 225, 205), np.uint8)
+    picture[np.abs(np.hypot(x - 0.6, y - 0.5) - 0.28) < 0.06] = (30, 40, 90)
+    Image.fromarray(picture).save(tmp_path / "digit.png")
+    page.upload(tmp_path / "digit.png")
+    page.wait(lambda: page.text("said"))
+    image = preprocess.image_of_picture(picture)
+    np.testing.assert_array_equal(page.seen(), image)
+    np.testing.assert_allclose(page.scores(), score(image), rtol=0, atol=1e-6)
+
+
+def test_another_version_can_be_chosen(page, strokes, score):
+    image = preprocess.image_of_strokes(page.draw(strokes["3"]))
+    page.choose("version", "2")
+    page.wait(lambda: page.text("latency").startswith("digits, version 2: "))
+    np.testing.assert_allclose(page.scores(), score(image, 2), rtol=0, atol=1e-6)
+    page.choose("version", "1, champion")
+    page.wait(lambda: page.text("latency").startswith("digits, version 1: "))
+    np.testing.assert_allclose(page.scores(), score(image, 1), rtol=0, atol=1e-6)
+
+
+def test_another_model_can_be_chosen_with_larger_images(
+    browser, serve, publish, promote, tmp_path, models, strokes
+):
+    weights = np.random.default_rng(0).normal(size=(40 * 40, 10)).astype(np.float32)
+    graph = onnx.parser.parse_graph(
+        "wide (float[batch, 1, 40, 40] image) => (float[batch, 10] scores) {"
+        "flat = Flatten(image) sums = MatMul(flat, weights) scores = Softmax(sums) }"
+    )
+    graph.initializer.append(numpy_helper.from_array(weights / 40, "weights"))
+    wide = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    for name, content in {"digits": models[0], "wide": wide.SerializeToString()}.items():
+        publish(tmp_path, name, 1, content)
+        promote(tmp_path, name, 1)
+    with serve(tmp_path) as server:
+        browser.open(f"http://{server.http}/")
+        image = preprocess.image_of_strokes(browser.draw(strokes["6"]))
+        browser.choose("model", "wide")
+        browser.wait(lambda: browser.text("latency").startswith("wide, version 1: "))
+        np.testing.assert_array_equal(browser.seen(), np.pad(image, 6))
+        logits = preprocess.model_input(image, side=40).reshape(-1) @ (weights / 40)
+        scores = np.exp(logits) / np.exp(logits).sum()
+        np.testing.assert_allclose(browser.scores(), scores, rtol=0, atol=1e-6)
+
+
+def test_strokes_can_be_taken_back(page, strokes):
+    first, second = strokes["4"]
+    drawn = page.draw([first])
+    page.draw([second])
+    page.click("undo")
+    image = preprocess.image_of_strokes(drawn)
+    page.wait(lambda: np.array_equal(page.seen(), image))
+    page.click("undo")
+    page.wait(lambda: page.text("answer") == "nothing yet")
+    assert page.script("return document.activeElement.id") == "field"
+
+
+def test_it_can_be_drawn_on_with_the_keyboard(page, score):
+    page.press(TAB)
+    while page.script("return document.activeElement.id") != "field":
+        page.press(TAB)
+    page.press(*UP * 8, *LEFT * 5, SPACE, *RIGHT * 9, *DOWN * 16, SPACE)
+    corner, start, end = [180, 60], [90, 60], [180, 220]
+    image = preprocess.image_of_strokes([[start, corner, end]])
+    page.wait(lambda: np.array_equal(page.seen(), image))
+    page.wait(lambda: page.text("said").startswith(str(score(image).argmax())))
+
+
+def test_it_can_be_drawn_on_with_a_finger(make_browser, server, strokes):
+    with make_browser(width=320, height=640, is_phone=True) as phone:
+        phone.open(f"http://{server.http}/")
+        drawn = phone.draw(strokes["2"], "touch")
+        np.testing.assert_array_equal(phone.seen(), preprocess.image_of_strokes(drawn))
+        assert phone.script("return document.documentElement.scrollWidth") <= 320
+        assert phone.script("return scrollY") == 0, "drawing has scrolled the page"
+
+
+def test_it_is_complete_in_itself_and_lets_no_other_script_run(page, server):
+    assert all(address.startswith(f"http://{server.http}/") for address in page.addresses())
+    page.script(
+        "const script = document.createElement('script');"
+        "script.textContent = 'window.intruder = true'; document.body.append(script)"
+    )
+    assert page.script("return window.intruder") is None
+    complaints = page.complaints()
+    assert complaints and all("Content Security Policy" in one for one in complaints)
+
+
+def test_a_server_that_has_gone_is_reported(browser, serve, run):
+    with serve(run) as server:
+        browser.open(f"http://{server.http}/")
+    browser.draw(SEVEN)
+    browser.wait(lambda: browser.text("said").startswith("The server does not answer"))
+    assert browser.text("answer") == "nothing yet"
