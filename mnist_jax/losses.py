@@ -41,7 +41,13 @@ def capsule_loss(
     Sabour, Frosst, Hinton 2017, equation 4: the true class's length should reach 0.9, the others'
     should stay below 0.1; what is missing is squared, halved for the others, and summed.
     """
-    is_label = jax.nn.one_hot(labels, capsules.shape[1])
+    return margin_loss(capsules, jax.nn.one_hot(labels, capsules.shape[1]))
+
+
+def margin_loss(
+    capsules: Float[Array, "batch classes dims"], is_label: Float[Array, "batch classes"]
+) -> Float[Array, " batch"]:
+    """Returns the same for images that may show several classes: 1 for each of these, else 0."""
     length = lengths(capsules)
     too_short = jnp.maximum(0.9 - length, 0) ** 2
     too_long = jnp.maximum(length - 0.1, 0) ** 2

@@ -14,6 +14,8 @@ from flax import nnx
 from rich.console import Console
 
 from mnist_jax import (
+    capsule_pictures,
+    capsule_plots,
     checkpoint,
     compilation_cache,
     data,
@@ -281,9 +283,11 @@ def deliver(
         console: where the table goes.
         phases: the stopwatch.
     """
-    run, metrics, history = (
-        read_json(run_dir / name)
-        for name in (run_folder.CONFIG, run_folder.METRICS, run_folder.HISTORY)
+    run = run_folder.read_config(run_dir)
+    # A run of an earlier version knows nothing of newer keys; they have what it did.
+    run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
+    metrics, history = (
+        read_json(run_dir / name) for name in (run_folder.METRICS, run_folder.HISTORY)
     )
     verification = None
     if not config["skip_export"]:
@@ -311,6 +315,10 @@ def deliver(
         from mnist_jax import plots  # 0.3 s, for which the first step need not wait
 
         plots.draw(verdict, history, run_dir / "model_card" / "plots")
+        model = state_module.rebuild(*trained)
+        if hasattr(model, "reconstruct"):
+            capsule_pictures.record(model, *test, scores, run_dir)
+            capsule_plots.draw(run_dir, metrics["class_names"])
     write_json(run_dir / run_folder.RELEASE, verdict)
     model_card.write(run_dir)
     phases.end("card")

@@ -1,4 +1,4 @@
-"""The four pictures of the model card, drawn from the contents of the JSON files alone."""
+"""The pictures of the model card that any model has, drawn from the JSON files alone."""
 
 import io
 from pathlib import Path
@@ -48,9 +48,25 @@ def draw(release: dict[str, Any], history: dict[str, Any], folder: Path) -> None
             "training_loss": _training(release, history, "loss", loss_label),
         }
         for name, figure in pictures.items():
-            png = io.BytesIO()
-            figure.savefig(png, format="png", metadata={"Software": None})
-            write_bytes(folder / f"{name}.png", png.getvalue())
+            save(figure, folder / f"{name}.png")
+
+
+def draw_robustness(runs: list[dict[str, Any]], folder: Path) -> None:
+    """Writes robustness.png: one run's answers to each challenge, and other runs' beside them.
+
+    Args:
+        runs: robustness.json of each.
+        folder: where the picture goes; made if missing.
+    """
+    with style.context(["default", LOOK]):
+        save(_robustness(runs), folder / "robustness.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG; the same figure gives the same bytes."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    write_bytes(path, png.getvalue())
 
 
 def _confusion_matrix(release: dict[str, Any]) -> Figure:
@@ -146,6 +162,54 @@ def _training(release: dict[str, Any], history: dict[str, Any], metric: str, lab
     axes.set(xlabel="epoch", ylabel=label)
     axes.set_title(f"{_title(release)}: {metric} during training", pad=12)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", columnspacing=1.2)
+    return figure
+
+
+def _robustness(runs: list[dict[str, Any]]) -> Figure:
+    """Accuracy by angle, and a bar for each of the other challenges, with Wilson 95 % intervals."""
+    others = [row["name"] for row in runs[0]["challenges"] if row["name"] != "rotation"]
+    others = list(dict.fromkeys(others))
+    figure = Figure(figsize=(9.5 if others else 7, 4.4))
+    widths = {"width_ratios": [2, 0.6 + 0.5 * len(others)]} if others else {}
+    axes = figure.subplots(1, 2 if others else 1, sharey=True, squeeze=False, **widths)[0]
+    for index, run in enumerate(runs):
+        look = {"color": (BLUE, ORANGE, VERMILLION, "#009E73")[index % 4]}
+        marker = ("o", "s", "^", "D")[index % 4]
+        rows = [row for row in run["challenges"] if row["name"] == "rotation"]
+        angles = [row["degrees"] for row in rows]
+        label = f"{run['model_id']}, {run['num_parameters']:,} parameters"
+        axes[0].plot(angles, [row["accuracy"] for row in rows], marker=marker, label=label, **look)
+        low, high = np.array([row["interval_95"] for row in rows]).T
+        axes[0].fill_between(angles, low, high, alpha=0.2, linewidth=0, **look)
+        for place, name in enumerate(others):
+            for row in (row for row in run["challenges"] if row["name"] == name):
+                x = place + 0.15 * (index - (len(runs) - 1) / 2)
+                axes[1].vlines(x, *row["interval_95"], linewidth=2, **look)
+                axes[1].plot(x, row["accuracy"], marker, **look)
+                axes[1].annotate(
+                    *(f"{row['accuracy']:.3f}", (x, row["accuracy"])),
+                    xytext=(6, -3),
+                    textcoords="offset points",
+                    size="small",
+                )
+    axes[0].set_xticks(angles[::2], [f"{angle:+d}°" if angle else "0°" for angle in angles[::2]])
+    axes[0].set(
+        xlabel="turn of the test images, counter-clockwise", ylabel="accuracy", ylim=(0, 1.02)
+    )
+    if others:
+        titles = {"placed": "at a random\nplace", "affine": "affine, after\naffNIST"}
+        axes[1].set_xticks(range(len(others)), [titles[name] for name in others])
+        axes[1].set_xlim(-0.5, len(others) - 0.3)
+    for part in axes:
+        part.grid(axis="y")
+    n = runs[0]["challenges"][0]["num_examples"]
+    side, epochs = runs[0]["image_side"], runs[0]["epochs"]
+    figure.suptitle(
+        f"{runs[0]['model_id']} on changed test images, n = {n:,}, {side} x {side} pixels, "
+        f"after {epochs} epoch{'s' * (epochs > 1)}",
+        size="medium",
+    )
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", columnspacing=1.2)
     return figure
 
 

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the pipeline; returns 0 where the model is released, 1 where refused, 2 on a mistake."""
     phases = Phases()
     try:
-        environment = {**_env_file(), **os.environ}
+        environment = {**env_file(), **os.environ}
         config = config_module.parse(arguments, environment, datetime.now())
         if config is None:
             print(config_module.help_text())
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
-def _env_file() -> dict[str, str | None]:
+def env_file() -> dict[str, str | None]:
     """Reads `.env` in the current folder, if there is one."""
     try:
         return dotenv_values(".env")

@@ -31,11 +31,15 @@ ORDER = [
     {"latency"},
     {"verify"},
     {"release"},
+    {"capsule_pictures"},
     {"plots", "model_card"},
+    {"capsule_plots"},
     {"repository"},
     {"serve"},
     {"pipeline"},
+    {"scoring"},
     {"train", "reexport"},
+    {"robustness", "multi_mnist"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
@@ -43,10 +47,10 @@ SOLE_IMPORTERS = {
     "orbax": {"checkpoint"},
     "jax2onnx": {"export"},
     "onnxruntime": {"session", "latency"},
-    "matplotlib": {"plots"},
+    "matplotlib": {"plots", "capsule_plots"},
     "tensorflow_datasets": {"data"},
     "absl": {"config", "data"},
-    "flax": {"models", "state", "step", "export", "verify", "pipeline"},
+    "flax": {"models", "state", "step", "export", "verify", "pipeline", "multi_mnist"},
     "tensorflow": set(),
     "pickle": set(),
 }
