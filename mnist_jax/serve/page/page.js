@@ -130,10 +130,14 @@ async function chooseVersion() {
   labels = [];
   get("latency").textContent = "loading the model";
   const chosen = [get("model").value, get("version").value];
-  const found = await scorer.describe(...chosen);
+  let found;
+  try {
+    found = await scorer.describe(...chosen);
+  } finally {
+    get("latency").textContent = "";
+  }
   if (chosen[0] !== get("model").value || chosen[1] !== get("version").value) return;
   ({ labels, side } = found);
-  get("latency").textContent = "";
   const rows = labels.map((label) => {
     const row = document.createElement("tr");
     const name = document.createElement("th");

@@ -11,7 +11,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 DRIVER = shutil.which("chromedriver")
-WAIT_S = 20
+WAIT_S = 60
 
 
 class Browser:

@@ -20,7 +20,7 @@ from mnist_jax.command import Parser, run
 from mnist_jax.errors import UserError
 from mnist_jax.serve import demo
 
-STROKES = json.loads((Path(__file__).parents[1] / "strokes.json").read_text())
+FIVE = json.loads((Path(__file__).parents[1] / "strokes.json").read_text())["5"]
 WINDOWS = {
     "desk": {"width": 1200, "height": 760},
     "phone": {"width": 390, "height": 844, "is_phone": True},
@@ -31,7 +31,6 @@ def make_parser():
     parser = Parser("scripts/screenshots", __doc__)
     parser.add_argument("path", type=Path, help="the folder of a run, or a model repository")
     parser.add_argument("--output", type=Path, required=True, help="where the pictures go")
-    parser.add_argument("--digit", choices=STROKES, default="5", help="what is drawn (%(default)s)")
     return parser
 
 
@@ -80,7 +79,7 @@ def take(options):
                 for scheme in ("light", "dark"):
                     with Browser(**size, scheme=scheme) as browser:
                         browser.open(address)
-                        browser.draw(STROKES[options.digit])
+                        browser.draw(FIVE)
                         picture = options.output / f"{kind}_{window}_{scheme}.png"
                         browser.save(picture)
                     print(picture)
