@@ -56,8 +56,9 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         with arrays.alone_in(data_dir):
             if not os.path.isdir(data_dir / folder):  # another process may have made it meanwhile
                 _make(dataset_id, published, data_dir, manual_dir, folder)
-    checked = {split: arrays.read(data_dir / folder, split) for split in arrays.SPLITS}
-    image_mean, image_std = arrays.mean_and_std(checked["train"].images)
+    arrays.check(data_dir / folder, "test")  # not read: it is looked at once, at a run's end
+    train, validation = (arrays.read(data_dir / folder, s) for s in ("train", "validation"))
+    image_mean, image_std = arrays.mean_and_std(train.images)
     return Dataset(
         dataset_id=dataset_id,
         title=published.title,
@@ -67,9 +68,9 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         class_names=published.class_names,
         folder=data_dir / folder,
         data_hash=arrays.data_hash(data_dir / folder),
-        num_train=len(checked["train"].labels),
-        num_validation=len(checked["validation"].labels),
-        num_test=len(checked["test"].labels),
+        num_train=len(train.labels),
+        num_validation=len(validation.labels),
+        num_test=published.num_test,
         image_mean=image_mean,
         image_std=image_std,
     )

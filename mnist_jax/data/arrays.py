@@ -144,6 +144,17 @@ def read(folder: Path, split: str) -> Split:
     return Split(*(_read_array(folder / f"{split}_{kind}.npy", index) for kind in Split._fields))
 
 
+def check(folder: Path, split: str) -> None:
+    """Checks one split against the index, without a look at what it holds.
+
+    Raises:
+        UserError: a file is missing, truncated or not what was written.
+    """
+    index = _read_index(folder)["files"]
+    for kind in Split._fields:
+        _read_contents(folder / f"{split}_{kind}.npy", index)
+
+
 def mean_and_std(images: UInt8[np.ndarray, "num_images 28 28"]) -> tuple[float, float]:
     """Returns mean and standard deviation of all pixels / 255, from sums of whole numbers."""
     num_pixels = images.size
@@ -170,6 +181,10 @@ def _hash_index(index: dict[str, Any]) -> str:
 
 
 def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
+    return np.load(io.BytesIO(_read_contents(path, index)), allow_pickle=False)
+
+
+def _read_contents(path: Path, index: dict[str, Any]) -> bytes:
     try:
         expected = index[path.name]
         is_whole = path.stat().st_size == expected["size_bytes"]
@@ -179,7 +194,7 @@ def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
         raise _changed(path) from error
     if not is_same:
         raise _changed(path)
-    return np.load(io.BytesIO(contents), allow_pickle=False)
+    return contents
 
 
 def _sha256(contents: bytes) -> str:

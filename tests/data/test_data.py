@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from mnist_jax import data
+from mnist_jax.data.digits import upscale
 from mnist_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,23 @@ def test_splits_fit_their_description(digits):
     pixels = splits["train"].images.astype(np.float64) / 255
     assert digits.image_mean == pytest.approx(pixels.mean(), rel=1e-12)
     assert digits.image_std == pytest.approx(pixels.std(), rel=1e-12)
+
+
+def assert_each_in_one_split(dataset, published):
+    """Each published image, known by its pixels, lies in one split; returns the places of each."""
+    place_of = {image.tobytes(): place for place, image in enumerate(published)}
+    assert len(place_of) == len(published)  # no image is published twice, so pixels tell
+    places = {
+        split: [place_of.pop(image.tobytes()) for image in data.read(dataset, split).images]
+        for split in ("train", "validation", "test")
+    }
+    assert place_of == {}
+    return places
+
+
+def test_no_digit_is_in_two_splits(digits):
+    published = upscale(load_digits().images.astype(np.uint8))
+    assert_each_in_one_split(digits, published)
 
 
 def test_second_start_gives_the_same_and_writes_nothing(digits):
@@ -149,6 +168,19 @@ def test_real_train_and_validation_are_the_published_train_files(real):
     assert found == expected
     share = np.bincount(published_labels) / 12
     assert (np.abs(np.bincount(validation.labels) - share) < 1).all()
+
+
+def test_no_real_image_is_in_two_splits(real):
+    dataset, raw = real
+    published = np.concatenate(
+        [
+            np.frombuffer(gzip.decompress((raw / name).read_bytes()), np.uint8, offset=16)
+            for name in ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
+        ]
+    ).reshape(-1, 28, 28)
+    places = assert_each_in_one_split(dataset, published)
+    assert max(places["train"] + places["validation"]) < 60_000
+    assert places["test"] == list(range(60_000, 70_000))
 
 
 def test_real_data_has_one_hash(real):
