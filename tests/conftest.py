@@ -13,9 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 # For scripts/mutate: the same examples for every mutant, and no time spent on making them smaller.
 settings.register_profile(
     "mutants",
+    settings.get_profile("unhurried"),
     derandomize=True,
     database=None,
     max_examples=50,
