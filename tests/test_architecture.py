@@ -39,7 +39,9 @@ ORDER = [
     {"pipeline"},
     {"scoring"},
     {"train", "reexport"},
-    {"robustness", "multi_mnist"},
+    {"robustness", "multi_mnist", "results"},
+    {"results_document"},
+    {"reproduce"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
