@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 
 from mnist_jax import environment
 
@@ -54,7 +54,7 @@ def machine() -> str:
     XLA's key leaves out what the processor can do, and a home folder may be shared by machines: a
     program for another one can end in an illegal instruction (jax-ml/jax issue 38445).
     """
-    facts = (jaxlib.__version__, environment.cpu_name(), environment.cpu_features())
+    facts = (jaxlib.version.__version__, environment.cpu_name(), environment.cpu_features())
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -65,7 +65,7 @@ def test_every_link_to_a_file_leads_somewhere():
 
 
 def test_every_flag_of_the_readme_is_a_flag():
-    known = {flag.key for flag in config.FLAGS} | {"config", "help", "rounds", "json", "host"}
+    known = {flag.key for flag in config.FLAGS} | {"config", "help", "host", "gpu"}
     for name in re.findall(r"`--([a-z_-]+)", README):
         assert name.replace("-", "_") in known, name
 
