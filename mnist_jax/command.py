@@ -1,11 +1,14 @@
-"""What the smaller commands share: one line for a mistake, and its exit status."""
+"""What commands share: one line for a mistake, and the exit status."""
 
 import argparse
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from mnist_jax.errors import UserError
+from mnist_jax.errors import Terminated, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,3 +32,24 @@ def run(parser: Parser, arguments: Sequence[str], act: Callable[[argparse.Namesp
     except KeyboardInterrupt:
         print("interrupted; the same command begins again", file=sys.stderr)
         return 130
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def run_as_program(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs `main` on the command line and ends the process with its status.
+
+    What nobody foresaw ends with status 3: 1 is for releases that are refused.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 3
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: an orderly exit waits for XLA's compiler threads, or crashes in them.
+    os._exit(status)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_jax import command, log, run_folder
+from mnist_jax import command, log, run_data, run_folder
 from mnist_jax.config import EXPORT_FORMATS
-from mnist_jax.errors import UserError
 from mnist_jax.phases import Phases
-from mnist_jax.train import run_as_program
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,11 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         choices=("all", *EXPORT_FORMATS),
         help="repeatable; as in the run, unless given",
     )
-    for flag, meaning in (
-        ("data", "where prepared data is kept; as in the run, unless given"),
-        ("manual", "folder with the raw published files; as in the run, unless given"),
-    ):
-        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+    run_data.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
@@ -43,20 +37,14 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
     run = run_folder.read_run(options.run_dir)
     config = run["config"]
     config["skip_export"] = False
-    for key in ("export_format", "data_dir", "manual_dir"):
-        if getattr(options, key) is not None:
-            config[key] = getattr(options, key)
+    if options.export_format is not None:
+        config["export_format"] = options.export_format
     from mnist_jax import compilation_cache, data, pipeline
 
     with run_folder.lock(options.run_dir), log.to_file(options.run_dir / run_folder.LOG):
         run_folder.remove_leftovers(options.run_dir)
         compilation_cache.use(os.environ)
-        dataset = pipeline.prepare_data(config)
-        if dataset.data_hash != run["dataset"]["data_hash"]:
-            raise UserError(
-                f"the data in {config['data_dir']} is not what the run was trained on; "
-                "give the --data-dir of then"
-            )
+        dataset = run_data.prepare_data(run, options)
         trained = pipeline.load_trained(config, dataset, options.run_dir)
         test = data.read(dataset, "test", config["image_side"])
         scores = pipeline.evaluate_and_save(config, dataset, trained, test, options.run_dir)
@@ -67,4 +55,4 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

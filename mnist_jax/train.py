@@ -1,19 +1,17 @@
 """The way in: command line to exit status. The stages themselves are in `pipeline.py`."""
 
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NoReturn
 
 from dotenv import dotenv_values
 from rich.console import Console
 
 from mnist_jax import config as config_module
 from mnist_jax import log
-from mnist_jax.errors import StoppedError, Terminated, UserError
+from mnist_jax.command import run_as_program
+from mnist_jax.errors import StoppedError, UserError
 from mnist_jax.phases import Phases
 
 
@@ -48,27 +46,6 @@ def env_file() -> dict[str, str | None]:
         return dotenv_values(".env")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f".env cannot be read ({error}); write it as .env.example is") from error
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
-
-
-def run_as_program(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs `main` on the command line and ends the process with its status.
-
-    What nobody foresaw ends with status 3: 1 is for releases that are refused.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        status = main(sys.argv[1:])
-    except Exception:
-        traceback.print_exc()
-        status = 3
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # At once: an orderly exit waits for XLA's compiler threads, or crashes in them.
-    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import jax
 import pytest
 from hypothesis import Phase, settings
 
+from mnist_jax import train
+
 ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -33,4 +35,16 @@ def real_data() -> Path:
     folder = Path(os.environ.get("MNIST_JAX_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "mnist").is_dir():
         pytest.skip("no published MNIST files: MNIST_JAX_TEST_DATA names no folder with mnist/*.gz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory) -> Path:
+    """A folder with `run`, a released run on the embedded digits, and `data`; not to be changed."""
+    folder = tmp_path_factory.mktemp("released")
+    flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "-q"]
+    flags += ["--config.augment_shift_px=1", "--min-test-accuracy=0.1"]
+    flags += ["--min-per-class-accuracy=0"]
+    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+    assert train.main([*flags, *places]) == 0
     return folder

@@ -23,16 +23,16 @@ ORDER = [
     {"augment"},
     {"state"},
     {"step"},
-    {"run_folder"},
+    {"run_folder", "run_data"},
     {"checkpoint"},
     {"evaluate"},
     {"fit"},
     {"export"},
     {"latency"},
     {"verify"},
-    {"release"},
+    {"release", "compare"},
     {"capsule_pictures"},
-    {"plots", "model_card"},
+    {"plots", "model_card", "quantize"},
     {"capsule_plots"},
     {"repository"},
     {"serve"},
@@ -48,7 +48,7 @@ RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SOLE_IMPORTERS = {
     "orbax": {"checkpoint"},
     "jax2onnx": {"export"},
-    "onnxruntime": {"session", "latency"},
+    "onnxruntime": {"session", "latency", "quantize"},
     "matplotlib": {"plots", "capsule_plots"},
     "tensorflow_datasets": {"data"},
     "absl": {"config", "data"},
@@ -126,4 +126,4 @@ def test_files_stay_readable():
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 90, f"{path.name}: {node.name} has {length} lines"
-    assert total <= 10_000
+    assert total <= 11_500

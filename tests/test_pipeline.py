@@ -48,14 +48,12 @@ def load(run, name):
     return read_json(run / "logs" / f"{name}.json")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("released")
-    assert go(folder, "-q", *EASY) == 0
-    return folder
+@pytest.fixture
+def folder(released):
+    return released
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run(folder):
     return folder / "run"
 

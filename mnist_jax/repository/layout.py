@@ -27,6 +27,7 @@ CHAMPION, CONFIG, LABELS, WARM_UP, CARD = "champion", "config.pbtxt", "labels.tx
 SERVING = "serving"
 # In a version's folder, beside those.
 MODEL, MANIFEST, SUMS, BOM = "model.onnx", "manifest.json", "SHA256SUMS", "bom.cdx.json"
+NUMBER = "version"  # its number, as text: what `champion` leads to
 SIGNATURE = "model.sig"  # made over all the others, and so not among the sums
 
 
@@ -77,17 +78,20 @@ def champion(repository: Path, name: str) -> int:
     Raises:
         UserError: there is no such model, or its champion is not one of its versions.
     """
+    path = repository / name / CHAMPION
+    number, failure = "", None
+    if MODEL_NAME.match(name):
+        try:
+            number = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            failure = error
+    # Listed last: a new champion's folder is there before anything says that it is the champion.
     versions = list_versions(repository, name)
     if not versions:
-        raise UserError(
-            f"{repository} has no model {name!r}; it has "
-            f"{', '.join(list_models(repository)) or 'none'}"
-        )
-    path = repository / name / CHAMPION
-    try:
-        number = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read; {_promote_again(name)}") from error
+        known = ", ".join(list_models(repository)) or "none"
+        raise UserError(f"{repository} has no model {name!r}; it has {known}")
+    if failure is not None:
+        raise UserError(f"{path} cannot be read; {_promote_again(name)}") from failure
     if not VERSION_NUMBER.match(number) or int(number) not in versions:
         raise UserError(f"{path} says {number!r}, no version of {name}; {_promote_again(name)}")
     return int(number)

@@ -14,6 +14,7 @@ def write_version(folder, name, number, files):
     manifest = {
         "name": name,
         "version": number,
+        "verdict": "released",
         "files": {path: {"sha256": digest} for path, digest in sums.items()},
     }
     content = json.dumps(manifest).encode()

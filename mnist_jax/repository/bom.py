@@ -1,0 +1,121 @@
+"""A bill of materials of a model, in CycloneDX: what it is, was made of, and how well it does."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_jax.release import wilson
+
+SPEC_VERSION = "1.6"
+PUBLISHER = "mnist_jax"
+MODEL_REF, DATA_REF = "model", "data"
+
+
+def make_bom(
+    name: str,
+    number: int,
+    model: bytes,
+    release: Mapping[str, Any],
+    quantization: Mapping[str, Any] | None,
+) -> bytes:
+    """Returns the bill as JSON; the same run gives the same bytes, for it holds no time.
+
+    Args:
+        name: the model's.
+        number: the version's.
+        model: the ONNX file.
+        release: what `release.json` holds.
+        quantization: what `quantization.json` holds, where the file is the int8 variant.
+    """
+    run, metrics = release["run"], release["metrics"]
+    dataset, versions = run["dataset"], run["environment"]["versions"]
+    side, classes = run["config"]["image_side"], len(metrics["class_names"])
+    component = {
+        "type": "machine-learning-model",
+        "bom-ref": MODEL_REF,
+        "name": name,
+        "version": str(number),
+        "description": f"{metrics['model_id']} on {dataset['title']}; {release['verdict']}",
+        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(model).hexdigest()}],
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
+        "externalReferences": [{"type": "model-card", "url": "card/mnist_model_card.md"}],
+        "properties": [
+            {"name": f"{PUBLISHER}:config_hash", "value": run["config_hash"]},
+            {"name": f"{PUBLISHER}:verdict", "value": release["verdict"]},
+        ],
+        "modelCard": {
+            "modelParameters": {
+                "approach": {"type": "supervised"},
+                "task": "image-classification",
+                "architectureFamily": "neural network",
+                "modelArchitecture": metrics["model_id"],
+                "datasets": [{"ref": DATA_REF}],
+                "inputs": [{"format": f"float32 [batch, 1, {side}, {side}], grey levels 0 to 1"}],
+                "outputs": [{"format": f"float32 [batch, {classes}], a score for each class"}],
+            },
+            "quantitativeAnalysis": {"performanceMetrics": _metrics(metrics, quantization)},
+        },
+    }
+    data = {
+        "type": "data",
+        "bom-ref": DATA_REF,
+        "name": dataset["title"],
+        "licenses": [{"license": {"name": dataset["license"]}}],
+        "hashes": [{"alg": "SHA-256", "content": dataset["data_hash"]}],
+        "externalReferences": [{"type": "website", "url": dataset["source"]}],
+        "data": [{"type": "dataset", "name": dataset["dataset_id"]}],
+    }
+    libraries = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{library}@{version}",
+            "name": library,
+            "version": version,
+            "purl": f"pkg:pypi/{library}@{version}",
+        }
+        for library, version in sorted(versions.items())
+    ]
+    bom = {
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC_VERSION,
+        "version": 1,
+        "metadata": {"component": component},
+        "components": [data, *libraries],
+        "dependencies": [
+            {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(bom, sort_keys=True).encode()).hexdigest()
+    bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
+    return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _metrics(
+    metrics: Mapping[str, Any], quantization: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The accuracy of the whole test split and of each class, with its interval."""
+    if quantization is None:
+        rows = [
+            (part, row["num_correct"], row["num_examples"])
+            for part, row in (
+                ("test split", metrics),
+                *((row["class_name"], row) for row in metrics["per_class"]),
+            )
+        ]
+    else:  # measured as a whole only
+        n = quantization["comparison"]["num_examples"]
+        rows = [("test split", round(quantization["comparison"]["accuracy"] * n), n)]
+    described = []
+    for part, num_correct, n in rows:
+        low, high = wilson(num_correct, n)
+        described.append(
+            {
+                "type": "accuracy",
+                "slice": part,
+                "value": f"{num_correct / n:.6f}",
+                "confidenceInterval": {"lowerBound": f"{low:.6f}", "upperBound": f"{high:.6f}"},
+            }
+        )
+    return described

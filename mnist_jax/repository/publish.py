@@ -1,0 +1,251 @@
+"""`scripts/publish`: puts a released run into a model repository, or makes a version the champion.
+
+    scripts/publish RUN_DIR --repository DIR
+    scripts/publish --promote NAME VERSION --repository DIR
+
+A new version meets the champion on the test set before it may take its place.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mnist_jax import command, compare, data, quantize, run_data, run_folder
+from mnist_jax.config import PLACES
+from mnist_jax.data import Split
+from mnist_jax.errors import UserError
+from mnist_jax.export import PATHS
+from mnist_jax.files import read_json
+from mnist_jax.repository import layout, sign, store
+from mnist_jax.repository.bom import make_bom
+from mnist_jax.repository.layout import MODEL_NAME, Version
+from mnist_jax.repository.triton import WARM_UP_FILE, make_config
+
+VARIANTS = ("float32", "int8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 where something was published or promoted, 2 on a mistake."""
+    parser = command.Parser("scripts/publish", __doc__)
+    parser.add_argument("run_dir", type=Path, nargs="?", help="the folder of a released run")
+    parser.add_argument("--repository", type=Path, required=True, help="made if it is not there")
+    parser.add_argument("--name", help="of the model; the data set's id, unless given")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, default="float32", help="int8: what scripts/quantize made"
+    )
+    parser.add_argument(
+        "--force", metavar="REASON", help="publish although refused; the reason is recorded"
+    )
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign with this private key (PEM)")
+    parser.add_argument(
+        "--promote", nargs=2, metavar=("NAME", "VERSION"), help="make this version the champion"
+    )
+    run_data.add_flags(parser)
+    return command.run(parser, arguments, _act)
+
+
+def _act(options: argparse.Namespace) -> int:
+    if (options.run_dir is None) == (options.promote is None):
+        raise UserError("give either the folder of a run or --promote NAME VERSION")
+    if options.promote is not None:
+        promote(options.repository, *options.promote)
+        return 0
+    publish(options)
+    return 0
+
+
+def promote(repository: Path, name: str, version: str) -> None:
+    """Makes a version the champion, whatever the comparison said."""
+    if not layout.VERSION_NUMBER.match(version):
+        raise UserError(f"version {version!r} is no number; give one of those in the repository")
+    if not repository.is_dir():
+        raise UserError(f"{repository} is no folder; name the repository")
+    with store.lock(repository):
+        before = layout.champion(repository, name) if _has_champion(repository, name) else None
+        layout.load_version(repository, name, int(version))
+        store.promote(repository, name, int(version))
+    was = "there was none" if before is None else f"it was {before}"
+    print(f"the champion of {name} is version {version}; {was}")
+
+
+def _has_champion(repository: Path, name: str) -> bool:
+    return (repository / name / layout.CHAMPION).exists()
+
+
+class Candidate(NamedTuple):
+    """What is to be published."""
+
+    path: Path  # of the ONNX file
+    release: dict[str, Any]
+    quantization: dict[str, Any] | None
+    forced_because: str | None
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Adds a run's model as a new version; it becomes the champion if it is the first or better."""
+    run = run_folder.read_run(options.run_dir)
+    candidate = read_candidate(options.run_dir, run, options.variant, options.force)
+    suffix = "" if options.variant == "float32" else f"_{options.variant}"
+    name = run["dataset"]["dataset_id"] + suffix if options.name is None else options.name
+    if not MODEL_NAME.match(name):
+        raise UserError(
+            f"name {name!r} is not made of letters, digits, _ and -; give another --name"
+        )
+    repository = options.repository
+    dataset, side = run_data.prepare_data(run, options), run["config"]["image_side"]
+    test = data.read(dataset, "test", side)
+    with store.lock(repository):
+        champion = check_fits(repository, name, candidate, side)
+        number = store.next_number(repository, name)
+        comparison, is_promoted, reason = None, True, "there was none before"
+        if champion is not None:
+            comparison = compare.compare(candidate.path, champion.model_path, test)
+            comparison["champion"] = champion.number
+            is_promoted, reason = compare.judge(comparison)
+            if is_promoted and candidate.forced_because is not None:
+                is_promoted, reason = False, "its release was refused"
+        files = make_files(options.run_dir, repository, name, number, candidate, test)
+        manifest = {
+            **without_places(candidate.release),
+            "image_side": side,
+            "variant": options.variant,
+            "quantization": candidate.quantization,
+            "forced_because": candidate.forced_because,
+            "comparison": comparison,
+            "promotion": {"promoted": is_promoted, "reason": reason},
+        }
+        signer = None if options.sign is None else partial(sign.sign, private_key=options.sign)
+        store.add_version(repository, name, number, files, manifest, signer)
+        if comparison is not None and is_promoted:
+            store.promote(repository, name, number)
+    if comparison is not None:
+        print(describe(comparison))
+    print(f"published version {number} of {name} in {repository}")
+    if comparison is None or is_promoted:
+        print(f"it is the champion: {reason}")
+    else:
+        print(f"the champion is still version {comparison['champion']}: {reason}; to change that:")
+        print(f"  scripts/publish --promote {name} {number} --repository {repository}")
+
+
+def read_candidate(
+    run_dir: Path, run: dict[str, Any], variant: str, forced_because: str | None
+) -> Candidate:
+    """Reads what a run says of its model, and makes sure that it speaks of the file on disk.
+
+    Raises:
+        UserError: the verdict is against it, or the file is missing or changed since.
+    """
+    release = {**read_json(run_dir / run_folder.RELEASE), "run": run}
+    if forced_because is not None and not forced_because.strip():
+        raise UserError("--force is given no reason; say why, it is recorded")
+    quantization, verdict = None, release["verdict"]
+    reasons, path = release["reasons"], run_dir / PATHS["onnx"]
+    described = (release["verification"] or {"files": {}})["files"].get("onnx")
+    if variant == "int8":
+        path = run_dir / quantize.PATH
+        quantization = read_json(run_dir / quantize.REPORT)
+        described = quantization["file"]
+        if quantization["float32_sha256"] != release["verification"]["files"]["onnx"]["sha256"]:
+            raise UserError(f"{path} was made of another export; run scripts/quantize again")
+        if verdict == "released":
+            verdict, reasons = quantization["verdict"], quantization["reasons"]
+    if described is None or not path.is_file():
+        raise UserError(f"{run_dir} has no {path.name}; run scripts/export {run_dir} first")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
+        raise UserError(
+            f"{path} is not the file that was verified; run scripts/export {run_dir} again"
+        )
+    if verdict == "released" and forced_because is not None:
+        raise UserError(f"{run_dir} is released, there is nothing to force; leave --force out")
+    if verdict != "released" and forced_because is None:
+        raise UserError(
+            f"{run_dir} is refused ({'; '.join(reasons)}); publish another run, or this one with "
+            '--force "REASON"'
+        )
+    return Candidate(path, release, quantization, forced_because)
+
+
+def check_fits(repository: Path, name: str, candidate: Candidate, side: int) -> Version | None:
+    """Makes sure that a model may become a version of `name`; returns the champion, if any.
+
+    Raises:
+        UserError: it is one of the versions already, or has other classes, images or data.
+    """
+    digest = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+    labels = tuple(candidate.release["metrics"]["class_names"])
+    data_hash = candidate.release["run"]["dataset"]["data_hash"]
+    for number in layout.list_versions(repository, name):
+        version = layout.load_version(repository, name, number)
+        if version.manifest["files"][layout.MODEL]["sha256"] == digest:
+            raise UserError(f"this model is version {number} of {name} already; nothing to publish")
+        if version.labels != labels:
+            raise UserError(
+                f"the classes {', '.join(labels)} are not those of version {number} of {name}, "
+                f"{', '.join(version.labels)}; clients would misread them, give another --name"
+            )
+        if version.manifest["image_side"] != side:
+            raise UserError(
+                f"version {number} of {name} takes images of {version.manifest['image_side']} "
+                f"pixels a side, not {side}; give another --name"
+            )
+        if version.manifest["run"]["dataset"]["data_hash"] != data_hash:
+            raise UserError(
+                f"version {number} of {name} was tested on other data, so that the two cannot be "
+                "compared; give another --name"
+            )
+    if not layout.list_versions(repository, name):
+        return None
+    return layout.load_version(repository, name, layout.champion(repository, name))
+
+
+def make_files(
+    run_dir: Path, repository: Path, name: str, number: int, candidate: Candidate, test: Split
+) -> dict[str, bytes]:
+    """Returns the contents of a version's folder, by path, all but manifest and sums."""
+    model = candidate.path.read_bytes()
+    labels = candidate.release["metrics"]["class_names"]
+    # Triton answers with the highest where a client names no version: so none above this one.
+    served = [n for n in layout.list_versions(repository, name) if n < number] + [number]
+    card = run_dir / "model_card"
+    files = {
+        layout.MODEL: model,
+        layout.NUMBER: f"{number}\n".encode(),
+        layout.LABELS: "".join(f"{label}\n" for label in labels).encode(),
+        layout.CONFIG: make_config(name, model, served).encode(),
+        layout.BOM: make_bom(name, number, model, candidate.release, candidate.quantization),
+        f"{layout.WARM_UP}/{WARM_UP_FILE}": compare.as_input(test.images[:1]).tobytes(),
+    }
+    for path in sorted(card.rglob("*")):
+        if path.is_file():
+            files[f"{layout.CARD}/{path.relative_to(card)}"] = path.read_bytes()
+    return files
+
+
+def without_places(release: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out where the run lived: a release is for people on other machines."""
+    run = release["run"]
+    config = {key: value for key, value in run["config"].items() if key not in PLACES}
+    return {**release, "run": {**run, "config": config}}
+
+
+def describe(comparison: Mapping[str, Any]) -> str:
+    """The comparison for people, in two lines."""
+    low, high = comparison["interval_95"]
+    latency = comparison["latency"]
+    fastest, slowest = latency["ratio_10_90"]
+    return (
+        f"against the champion, version {comparison['champion']}, "
+        f"on {comparison['num_examples']:,} test images:\n"
+        f"  accuracy {comparison['accuracy']:.4f}, {comparison['difference']:+.4f} "
+        f"(95 % interval {low:+.4f} to {high:+.4f})\n"
+        f"  latency {latency['p50_ms']:.3f} ms, {latency['ratio']:.2f} times the champion's "
+        f"({fastest:.2f} to {slowest:.2f} over {latency['num_rounds']} rounds in turn)"
+    )
+
+
+if __name__ == "__main__":
+    command.run_as_program(main)

@@ -1,0 +1,61 @@
+"""Signatures over a whole version, made and checked by OpenSSF's model-signing (extra `sign`)."""
+
+from pathlib import Path
+
+from mnist_jax.errors import UserError, first_line
+from mnist_jax.repository.layout import SIGNATURE
+
+
+def sign(folder: Path, private_key: Path) -> None:
+    """Signs every file in a version's folder with an elliptic-curve key in PEM.
+
+    Raises:
+        UserError: model-signing is not installed, or the key cannot be used.
+    """
+    hashing, signing, _ = _library()
+    try:
+        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+        signer.set_hashing_config(_every_file(hashing, folder))
+        signer.sign(folder, folder / SIGNATURE)
+    except Exception as error:  # the library and those beneath it raise what they like
+        raise UserError(
+            f"{private_key} cannot sign ({first_line(error)}); "
+            "make a key with openssl ecparam -name prime256v1 -genkey -noout"
+        ) from error
+
+
+def check(folder: Path, public_key: Path) -> None:
+    """Checks a version's signature, and with it every file of the version.
+
+    Raises:
+        UserError: there is no signature, it is another key's, or a file is not what was signed.
+    """
+    if not (folder / SIGNATURE).is_file():
+        raise UserError(
+            f"{folder} is not signed; publish the run with --sign KEY, or leave the key out"
+        )
+    hashing, _, verifying = _library()
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+        verifier.set_hashing_config(_every_file(hashing, folder))
+        verifier.verify(folder, folder / SIGNATURE)
+    except Exception as error:  # as above
+        raise UserError(
+            f"the signature of {folder} does not hold for {public_key} ({first_line(error)}); "
+            "do not serve it, or give the key of whoever published it"
+        ) from error
+
+
+def _every_file(hashing, folder: Path):
+    """All but the signature: the library would leave out what belongs to git."""
+    return hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+
+
+def _library():
+    try:
+        from model_signing import hashing, signing, verifying
+    except ImportError as error:
+        raise UserError(
+            f"model-signing is not installed ({error}); run scripts/install sign"
+        ) from error
+    return hashing, signing, verifying
