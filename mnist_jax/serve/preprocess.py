@@ -127,23 +127,21 @@ def _reduced_grey(picture: np.ndarray) -> np.ndarray:
             f"a picture of {picture.dtype} {list(picture.shape)} must be uint8 [height, width], "
             "[height, width, 3] or [height, width, 4]; convert it"
         )
-    pixels = picture.astype(np.int64)
     if picture.ndim == 2:
-        thousandths = 1000 * pixels
-    elif picture.shape[2] in (3, 4):
-        thousandths = pixels[..., :3] @ np.array([299, 587, 114])
-    else:
-        raise ValueError(
-            f"a picture of {picture.shape[2]} channels must have 1, 3 or 4; convert it"
-        )
-    alpha = pixels[..., 3] if picture.shape[2:] == (4,) else np.int64(255)
+        picture = np.broadcast_to(picture[..., None], (*picture.shape, 3))
+    channels = picture.shape[2]
+    if channels not in (3, 4):
+        raise ValueError(f"a picture of {channels} channels must have 1, 3 or 4; convert it")
+    red, green, blue, *alphas = (picture[..., i].astype(np.int32) for i in range(channels))
+    thousandths = 299 * red + 587 * green + 114 * blue
+    alpha = alphas[0] if alphas else np.int32(255)
     over_white = thousandths * alpha + 255_000 * (255 - alpha)
     block = (max(picture.shape[:2]) + LONGEST_PX - 1) // LONGEST_PX
     height, width = (side // block for side in picture.shape[:2])
     if not height or not width:
         raise ValueError(f"a picture of {list(picture.shape[:2])} pixels is too narrow; crop it")
     blocks = over_white[: height * block, : width * block].reshape(height, block, width, block)
-    return blocks.sum((1, 3)) // (255_000 * block * block)
+    return blocks.sum((1, 3), dtype=np.int64) // (255_000 * block * block)
 
 
 def _shares(source: int, target: int) -> np.ndarray:

@@ -50,12 +50,15 @@ async function readOnce() {
   const asked = labels;
   if (!asked.length) return; // no model is chosen yet
   const name = get("model").value;
-  const begin = performance.now();
   const input = modelInput(image);
+  const begin = performance.now();
   const { scores, version } = await scorer.score(name, get("version").value, input, side);
   const latency = performance.now() - begin;
   if (field.isEmpty || asked !== labels) return; // cleared, or another model chosen, meanwhile
-  if (!get("version").value) nameChampion(version); // another may have been promoted
+  if (get("version").value === CHAMPION && version !== models[name].champion) {
+    models[name].champion = version; // it was promoted since
+    offerVersions(models[name]);
+  }
   get("latency").textContent = `${name}, version ${version}: ${latency.toFixed(1)} ms ${scorer.MEASURED}`;
   showScores(scores);
   if (!field.isDrawing && !isBehind) say(answer);
@@ -114,16 +117,14 @@ async function begin() {
 }
 
 async function chooseModel() {
-  const { champion, versions } = models[get("model").value];
-  const options = versions.map((version) => [version, version]);
-  if (champion) options.unshift([CHAMPION, ""]);
-  fill(get("version"), options.filter(([version]) => version !== champion));
-  if (champion) nameChampion(champion);
+  offerVersions(models[get("model").value]);
   await chooseVersion();
 }
 
-function nameChampion(version) {
-  get("version").options[0].text = `${version}, champion`;
+function offerVersions({ champion, versions }) {
+  const others = versions.filter((version) => version !== champion);
+  const options = others.map((version) => [version, version]);
+  fill(get("version"), champion ? [[CHAMPION, `${champion}, champion`], ...options] : options);
 }
 
 async function chooseVersion() {

@@ -113,6 +113,21 @@ def test_another_version_can_be_chosen(page, strokes, score):
     np.testing.assert_allclose(page.scores(), score(image, 1), rtol=0, atol=1e-6)
 
 
+def test_a_promoted_version_answers_at_once(browser, serve, repository, promote):
+    with serve(repository) as server:
+        browser.open(f"http://{server.http}/")
+        browser.draw(SEVEN)
+        assert browser.text("latency").startswith("digits, version 1: ")
+        promote(repository, "digits", 2)
+        server.wait_for("version 2 is the champion")
+        browser.draw(SEVEN)
+        assert browser.text("latency").startswith("digits, version 2: ")
+        browser.choose("version", "1")
+        browser.wait(lambda: browser.text("latency").startswith("digits, version 1: "))
+        browser.choose("version", "2, champion")
+        browser.wait(lambda: browser.text("latency").startswith("digits, version 2: "))
+
+
 def test_another_model_can_be_chosen_with_larger_images(
     browser, serve, publish, promote, tmp_path, models, strokes
 ):
