@@ -39,7 +39,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--micro-batch",
         type=_positive,
-        default=64,
+        default=16,
         help="images of waiting requests that are scored together; 1: never (%(default)s)",
     )
     return parser
@@ -48,6 +48,7 @@ def make_parser() -> Parser:
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C; returns 0 once every request that had begun is answered."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    logging.raiseExceptions = False  # a log that nobody reads any more must not stop the server
     LOGGER.setLevel(logging.INFO)
     source = find_source(options.path)
     if isinstance(source, Run) and not source.is_released:

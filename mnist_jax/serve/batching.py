@@ -14,8 +14,8 @@ from mnist_jax.serve.protocol import RefusedError
 MAX_WAITING_IMAGES = 1 << 15  # of one version: 103 MB
 MAX_WAIT_S = 30.0
 
-Images = Float[np.ndarray, "batch 1 side side"]
-Scores = Float[np.ndarray, "batch classes"]
+Images = Float[np.ndarray, "_ 1 side side"]
+Scores = Float[np.ndarray, "_ classes"]
 
 
 class Batcher:

@@ -38,14 +38,16 @@ runpy.run_module("mnist_jax.serve", run_name="__main__", alter_sys=True)
 class Server:
     """The server process; leaving the context stops it, and it must stop well."""
 
-    def __init__(self, path, *flags, without_jax=False):
+    def __init__(self, path, *flags, without_jax=False, python=sys.executable, cwd=None):
         how = ["-c", WITHOUT_JAX] if without_jax else ["-m", "mnist_jax.serve"]
         self.process = subprocess.Popen(
-            [sys.executable, *how, str(path), "--port=0", "--grpc-port=0", *flags],
+            [python, *how, str(path), "--port=0", "--grpc-port=0", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            # Elsewhere than here, it is the installed package that is to be found.
+            env={k: v for k, v in os.environ.items() if cwd is None or k != "PYTHONPATH"},
+            cwd=cwd,
         )
         self.lines = []
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout))
