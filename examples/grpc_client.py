@@ -9,7 +9,9 @@ import numpy as np
 import tritonclient.grpc as triton
 
 address, model, path = sys.argv[1:]
-images = np.load(path)  # float32 [n, 1, 28, 28], grey levels 0 to 1, white on black
+images = np.load(
+    path, allow_pickle=False
+)  # float32 [n, 1, 28, 28], grey levels 0 to 1, white on black
 
 with triton.InferenceServerClient(address) as client:
     tensor = triton.InferInput("image", list(images.shape), "FP32")

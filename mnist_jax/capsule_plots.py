@@ -21,7 +21,7 @@ def draw(run_dir: Path, class_names: list[str]) -> None:
     path = run_dir / run_folder.CAPSULES
     if not path.is_file():
         return
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     folder = run_dir / "model_card" / "plots"
     with style.context(["default", LOOK]):

@@ -154,6 +154,17 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
     return weights
 
 
+def released_sha256(run_dir: Path) -> str | None:
+    """Returns the sum that was written with the released weights; None where there is none."""
+    _silence()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata((run_dir / RELEASED).absolute())
+        return (metadata.custom_metadata or {}).get("sha256")
+    except Exception:  # orbax raises whatever its storage does
+        return None
+
+
 def _silence() -> None:
     """Keeps orbax's reports and asyncio's tracebacks off the terminal: what fails is raised."""
     for name in ("absl", "asyncio"):

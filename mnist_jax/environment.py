@@ -11,7 +11,13 @@ import jax
 
 PACKAGES = (
     *("mnist-jax", "jax", "jaxlib", "flax", "optax", "numpy"),
-    *("orbax-checkpoint", "jax2onnx", "onnx", "onnxruntime", "tensorflow-datasets"),
+    *("orbax-checkpoint", "jax2onnx", "onnx", "onnx-ir", "onnxruntime", "tensorflow-datasets"),
+    *("scikit-learn", "matplotlib"),
+)
+# What JAX can be told from outside that changes numbers.
+JAX_SETTINGS = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion"),
+    *("jax_default_prng_impl", "jax_threefry_partitionable", "jax_disable_jit"),
 )
 
 
@@ -24,7 +30,10 @@ def describe() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "cpu": cpu_name(),
+        # XLA divides sums among this many threads, and so changes their last digits.
+        "num_cpus": len(os.sched_getaffinity(0)),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "jax_settings": {name: jax.config.values[name] for name in JAX_SETTINGS},
         "git_commit": commit,
         "git_clean": None if commit is None else _git("status", "--porcelain") == "",
         "versions": versions(),

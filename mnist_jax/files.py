@@ -52,7 +52,7 @@ def write_json(path: Path, value: Any) -> None:
     """
     if isinstance(value, dict):
         contents = {key: value[key] for key in value if key != SUM}
-        value = {**contents, SUM: _sha256(contents)}
+        value = {**contents, SUM: json_sha256(contents)}
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -64,19 +64,22 @@ def read_json(path: Path) -> Any:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        # Without a sum, which is how other programs write JSON, there is nothing to hold it to.
+        if isinstance(value, dict) and SUM in value and value.pop(SUM) != json_sha256(value):
+            raise ValueError(f"its {SUM} is another")
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; name a folder that a run has written"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it is damaged, run again") from error
-    # Without a sum, which is how other programs write JSON, there is nothing to hold it against.
-    if isinstance(value, dict) and SUM in value and value.pop(SUM) != _sha256(value):
-        raise UserError(f"{path} is not what was written there ({SUM}); it is damaged, run again")
+        raise UserError(
+            f"{path} is not valid JSON, or not what was written ({error}); it is damaged, run again"
+        ) from error
     return value
 
 
-def _sha256(value: Any) -> str:
+def json_sha256(value: Any) -> str:
+    """Returns the SHA-256, in hex, of JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 

@@ -159,7 +159,9 @@ def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, A
         doubt = "without one error, look for test images among the training images"
         whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
         rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))
-    worst = _worst_class(metrics.get("per_class", []))
+    classes = metrics.get("per_class")
+    is_list = isinstance(classes, list) and all(isinstance(row, dict) for row in classes)
+    worst = _worst_class(classes if is_list else [])
     threshold = config["min_per_class_accuracy"]
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
 

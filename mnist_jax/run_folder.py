@@ -138,6 +138,10 @@ def _make(run_dir: Path) -> list[Path]:
             f"{run_dir.absolute()} holds {pattern[0]!r}, which the checkpoint library takes for a "
             "pattern; give another --output-dir"
         )
+    if not str(run_dir.absolute()).isprintable():
+        raise UserError(
+            f"{run_dir.absolute()} holds a character that does not print; give another --output-dir"
+        )
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ ORDER = [
     {"serve"},
     {"pipeline"},
     {"scoring"},
-    {"train", "reexport"},
+    {"train", "reexport", "reproduce_release"},
     {"robustness", "multi_mnist", "results"},
     {"results_document"},
     {"reproduce"},

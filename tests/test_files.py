@@ -39,7 +39,7 @@ def test_reading_says_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*No such file.*; name a folder"):
         files.read_json(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text(json.dumps([1, 2])[:-1])
-    with pytest.raises(UserError, match=r"cut\.json is not valid JSON .*; it is damaged"):
+    with pytest.raises(UserError, match=r"cut\.json is not valid JSON, or .*; it is damaged"):
         files.read_json(tmp_path / "cut.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"bytes\.json is not valid JSON"):

@@ -119,8 +119,10 @@ def write(folder: Path, splits: dict[str, Split]) -> None:
     for split in SPLITS:
         for kind, array in splits[split]._asdict().items():
             path = folder / f"{split}_{kind}.npy"
-            np.save(path, array)
-            contents = path.read_bytes()
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            contents = buffer.getvalue()
+            path.write_bytes(contents)
             index[path.name] = {"size_bytes": len(contents), "sha256": _sha256(contents)}
     files.write_json(folder / "index.json", {"files": index, "data_hash": _hash_index(index)})
 
@@ -168,8 +170,10 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     try:
         index = files.read_json(path)
-        is_whole = index["data_hash"] == _hash_index(index["files"])
-    except (UserError, KeyError, TypeError) as error:
+        is_whole = isinstance(index["files"], dict) and (
+            index["data_hash"] == _hash_index(index["files"])
+        )
+    except (UserError, LookupError, TypeError) as error:
         raise _changed(path) from error
     if not is_whole:
         raise _changed(path)
@@ -181,7 +185,13 @@ def _hash_index(index: dict[str, Any]) -> str:
 
 
 def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
-    return np.load(io.BytesIO(_read_contents(path, index)), allow_pickle=False)
+    try:
+        array = np.load(io.BytesIO(_read_contents(path, index)), allow_pickle=False)
+    except (ValueError, EOFError) as error:  # no such file was ever written here
+        raise _changed(path) from error
+    if array.dtype != np.uint8 or array.shape[1:] not in ((), (28, 28)):
+        raise _changed(path)
+    return array
 
 
 def _read_contents(path: Path, index: dict[str, Any]) -> bytes:
@@ -190,7 +200,8 @@ def _read_contents(path: Path, index: dict[str, Any]) -> bytes:
         is_whole = path.stat().st_size == expected["size_bytes"]
         contents = path.read_bytes() if is_whole else b""
         is_same = _sha256(contents) == expected["sha256"]
-    except (OSError, KeyError) as error:  # KeyError: an index of another version
+    # All but the first: an index of another version, or one that someone has written by hand.
+    except (OSError, KeyError, TypeError) as error:
         raise _changed(path) from error
     if not is_same:
         raise _changed(path)
