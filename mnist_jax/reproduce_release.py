@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mnist_jax import command, log, run_folder
+from mnist_jax import command, log, run_data, run_folder
 from mnist_jax.config import PLACES
-from mnist_jax.errors import StoppedError, UserError, printable
+from mnist_jax.errors import StoppedError, printable
 from mnist_jax.files import json_sha256, read_json
 from mnist_jax.phases import Phases
-from mnist_jax.train import run_as_program
 
 LOGGER = logging.getLogger("mnist_jax")
 # What a clock measures, by its key in the JSON files, and the criterion that is about time.
@@ -38,19 +37,13 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 where everything is the same, 1 where something differs, 2 on a mistake."""
     parser = command.Parser("scripts/reproduce-release", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
-    for flag, meaning in (
-        ("data", "where prepared data is kept; as in the run, unless given"),
-        ("manual", "folder with the raw published files; as in the run, unless given"),
-    ):
-        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+    run_data.add_flags(parser)
     return command.run(parser, arguments, reproduce)
 
 
 def reproduce(options: argparse.Namespace) -> int:
     """Trains, exports and judges in a temporary folder, as the run did; prints the comparison."""
     run = run_folder.read_run(options.run_dir)
-    places = {"data_dir": options.data_dir, "manual_dir": options.manual_dir}
-    given = {key: value for key, value in places.items() if value is not None}
     console = Console()
     from mnist_jax import environment, pipeline
 
@@ -60,14 +53,10 @@ def reproduce(options: argparse.Namespace) -> int:
     ):
         for line in differences(run["environment"], environment.describe()):
             LOGGER.warning("%s", line)
-        config = {**run["config"], **given, "output_dir": f"{folder}/run"}
-        if pipeline.prepare_data(config).data_hash != run["dataset"]["data_hash"]:
-            raise UserError(
-                f"the data in {config['data_dir']} is not what the run was trained on; "
-                "give the --data-dir of then"
-            )
+        data_dir = run_data.prepare_data(run, options).folder.parents[2]
+        places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": f"{folder}/run"}
         try:
-            pipeline.run(config, console, Phases())
+            pipeline.run({**run["config"], **places}, console, Phases())
         except StoppedError as stopped:  # its folder goes, so there is no going on
             raise KeyboardInterrupt from stopped
         rows = compare(options.run_dir, Path(folder, "run"))
@@ -141,4 +130,4 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

@@ -20,7 +20,7 @@ import traceback
 import jax.numpy as jnp
 from flax import nnx
 
-from mnist_jax import latency, pipeline, reproduce_release, train  # noqa: F401 (what a run imports when it needs it)
+from mnist_jax import command, latency, pipeline, reproduce_release, train  # noqa: F401 (what a run imports when it needs it)
 from mnist_jax.data import digits  # noqa: F401
 from mnist_jax.models import MODELS
 from mnist_jax.models.cnn import CNN
@@ -71,7 +71,7 @@ def run_and_leave(request: dict) -> None:
 
 def run(request: dict) -> int:
     """Limits this process as is asked for, and calls the program."""
-    signal.signal(signal.SIGTERM, train._terminate)
+    signal.signal(signal.SIGTERM, command._terminate)
     os.chdir(request["cwd"])
     clock, clock_ns, offset_s = time.time, time.time_ns, request["clock_offset_s"]
     time.time = lambda: clock() + offset_s
