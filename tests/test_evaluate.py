@@ -44,6 +44,46 @@ def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
     assert first == second
 
 
+def test_a_short_batch_is_filled_up_with_zeros_behind_it():
+    """So that one shape is compiled, whatever the size of the split."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(1, 9, (2, 3, 4)), random.integers(1, 9, 2)
+    for rows in (images, labels):
+        filled = evaluate._filled(rows, 5)
+        assert filled.shape == (5, *rows.shape[1:])
+        np.testing.assert_array_equal(filled[:2], rows)
+        assert not filled[2:].any()
+        assert evaluate._filled(rows, 2) is rows
+
+
+def test_a_summary_is_counts_accuracy_and_mean_loss():
+    scores = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    losses, labels = np.float32([1, 2, 3, 10]), np.uint8([0, 1, 2, 2])
+    expected = {"num_examples": 4, "num_correct": 3, "accuracy": 0.75, "loss": 4.0}
+    assert evaluate.summarise(scores, losses, labels) == expected
+
+
+def test_every_metric_of_a_split_worked_out_by_hand():
+    scores = np.float32([[0.8, 0.2, 0], [0.6, 0.4, 0], [0.2, 0.8, 0], [0.4, 0.6, 0]])
+    labels = np.uint8([0, 1, 1, 1])
+    metrics = evaluate.measure(scores, np.float32([1, 2, 3, 4]), labels[:4], ("a", "b"))
+    assert metrics == {
+        "num_examples": 4,
+        "num_correct": 3,
+        "accuracy": 0.75,
+        "loss": 2.5,
+        # 0.8 twice, right both times; 0.6 twice, right once.
+        "expected_calibration_error": pytest.approx((2 * 0.2 + 2 * 0.1) / 4),
+        "calibration_bins": 15,
+        "class_names": ["a", "b"],
+        "per_class": [
+            {"class_name": "a", "num_examples": 1, "num_correct": 1, "accuracy": 1.0},
+            {"class_name": "b", "num_examples": 3, "num_correct": 2, "accuracy": 2 / 3},
+        ],
+        "confusion_matrix": [[1, 0], [1, 2]],
+    }
+
+
 def test_metrics_are_scikit_learns():
     random = np.random.default_rng(3)
     scores = random.dirichlet(np.full(10, 1.0), 500).astype(np.float32)

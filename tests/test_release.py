@@ -106,6 +106,46 @@ def test_a_good_run_is_released_with_every_criterion_measured():
     assert row_of(verdict, "inference_time_ms")["measured"] == 0.12
 
 
+def test_a_good_run_word_for_word():
+    """What people and other programs read; a change here is a change of the interface."""
+
+    def row(name, measured, rule, threshold, unit="", n=None, interval=None, detail=""):
+        return {
+            "name": name,
+            "measured": measured,
+            "rule": rule,
+            "threshold": threshold,
+            "unit": unit,
+            "n": n,
+            "interval_95": interval,
+            "detail": detail,
+            "passed": True,
+        }
+
+    accuracy, whole = 3117 / 3147, release.wilson(3117, 3147)
+    assert judge()["criteria"] == [
+        row("test_accuracy", accuracy, ">=", 0.97, n=3147, interval=whole),
+        row("test_accuracy_not_perfect", accuracy, "<", 1.0, n=3147, interval=whole),
+        row(
+            *("worst_class_accuracy", 1012 / 1032, ">=", 0.9, "", 1032),
+            pytest.approx([0.967730, 0.989415], abs=1e-6),
+            "worst class: class 2",
+        ),
+        row("metrics_consistent", True, "==", True),
+        row("verified", True, "==", True),
+        row(
+            *("model_size_mb", 4.803211, "<=", 10.0),
+            unit="MB",
+            detail="4803211 bytes; 1 MB is 10^6 bytes",
+        ),
+        row(
+            *("inference_time_ms", 0.12, "<=", 50.0),
+            unit="ms",
+            detail="p90 of 3000 runs, batch 1, a CPU",
+        ),
+    ]
+
+
 def test_judging_changes_none_of_its_inputs_and_hands_them_on():
     metrics = make_metrics()
     verification = make_verification(metrics)
@@ -418,6 +458,46 @@ def test_the_table_has_failures_first_and_the_verdict_last_in_80_columns():
         line.split() == ["pass", "verified", "yes", "must", "hold"] for line in printed(judge())
     )
     assert printed(judge())[-1].strip() == "RELEASED: all 7 criteria passed"
+
+
+def test_the_table_of_a_release_line_by_line():
+    assert [line.rstrip() for line in printed(judge())] == [
+        "     criterion                 measured rule      n    95 % interval",
+        "pass test_accuracy             0.9905   >= 0.97   3147 0.9864 to 0.9933",
+        "pass test_accuracy_not_perfect 0.9905   < 1       3147 0.9864 to 0.9933",
+        "pass worst_class_accuracy      0.9806   >= 0.9    1032 0.9677 to 0.9894",
+        "pass metrics_consistent        yes      must hold",
+        "pass verified                  yes      must hold",
+        "pass model_size_mb             4.803 MB <= 10 MB",
+        "pass inference_time_ms         0.120 ms <= 50 ms",
+        "- worst_class_accuracy: worst class: class 2",
+        "- model_size_mb: 4803211 bytes; 1 MB is 10^6 bytes",
+        "- inference_time_ms: p90 of 3000 runs, batch 1, a CPU",
+        "RELEASED: all 7 criteria passed",
+    ]
+
+
+RED, DIM, BOLD_RED, BOLD_GREEN = "\x1b[31m", "\x1b[2m", "\x1b[1;31m", "\x1b[1;32m"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "colours"),
+    [
+        (judge(), {"- worst_class": DIM, "RELEASED": BOLD_GREEN}),
+        (
+            judge(min_test_accuracy=0.9999),
+            {"FAIL": RED, "- test_accuracy": RED, "- worst_class": DIM, "REFUSED": BOLD_RED},
+        ),
+    ],
+    ids=["released", "refused"],
+)
+def test_what_failed_is_red_and_remarks_are_dim(verdict, colours):
+    console = Console(width=80, color_system="standard", force_terminal=True, no_color=False)
+    with console.capture() as capture:
+        console.print(release.table(verdict))
+    for start, colour in colours.items():
+        assert f"{colour}{start}" in capture.get()
+    assert f"{RED}pass" not in capture.get()
 
 
 def test_the_table_shows_a_class_name_that_looks_like_markup():

@@ -64,6 +64,27 @@ def verified(folder, run, changed=(), formats=FORMATS, **changed_facts):
     return found
 
 
+CHECKS = [
+    ("jax: scores", "finite"),
+    ("safetensors: file", "models/mnist_model.safetensors"),
+    ("safetensors: parity", ""),
+    ("onnx: file", "models/mnist_model.onnx"),
+    ("onnx: checker", "full"),
+    ("onnx: shape inference", "strict"),
+    ("onnx: interface", "%image[FLOAT, batchx1x28x28] to %scores[FLOAT, batchx10]"),
+    ("onnx: versions", "opset 17, IR version 8"),
+    ("onnx: operators", "Conv, Div, Flatten, Gemm, MaxPool, Relu, Softmax, Sub"),
+    ("onnx: weights", "in the file, finite"),
+    ("onnx: metadata", "model_id"),
+    ("onnx: parity, optimisation disabled", ""),
+    ("onnx: parity, optimisation basic", ""),
+    ("onnx: parity, optimisation all", ""),
+    ("onnx: latency", ""),
+    ("stablehlo: file", "models/mnist_model.stablehlo"),
+    ("stablehlo: parity", ""),
+]
+
+
 def test_files_that_are_right_pass(tmp_path, run):
     found = verified(tmp_path, run)
     assert found["failures"] == []
@@ -92,6 +113,14 @@ def test_files_that_are_right_pass(tmp_path, run):
     assert described["metadata"] == {"model_id": "mnist_cnn_v1"}
     for name in ("onnx", "safetensors", "stablehlo"):
         assert found["files"][name]["size_bytes"] == (tmp_path / PATHS[name]).stat().st_size
+    assert [(check["name"], check["detail"]) for check in found["checks"]] == CHECKS
+    assert found["tolerance"] == 1e-5
+    on_test_set, on_probes = (row.keys() for row in found["parity"][:2])
+    assert on_test_set - on_probes == {"num_correct", "num_correct_jax"}
+    assert on_probes == {
+        *("format", "optimization", "inputs", "batch_size", "num_examples"),
+        *("max_abs_difference", "num_class_disagreements", "num_ties", "disagreements"),
+    }
     latency = found["latency"]
     assert 0 < latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"]
 
@@ -318,6 +347,12 @@ class Pooled(nnx.Module):
     def __init__(self, pool):
         self.pool = pool
 
+    def __call__(self, images):
+        return self.scores(images)
+
+    def scores_of(self, outputs):
+        return outputs
+
     def scores(self, images):
         x = self.pool(images).transpose(0, 3, 1, 2)
         return x.reshape(images.shape[0], -1)[:, :10]
@@ -342,15 +377,19 @@ def test_an_untrained_network_that_survives_its_export_may_train():
     verify.check_parity_before_training(network())
 
 
+REMEDY = "; change the layer that causes it: a model that cannot be released is not worth training$"
+
+
 @pytest.mark.parametrize(
     ("make_pool", "message"),
     [
         (
             lambda: padded_as_same_is,
-            "onnx: parity, optimisation disabled: probes, batch 64: a score differs",
+            "^the exported Pooled is at fault, onnx: parity, optimisation disabled: probes, batch "
+            f"64: a score differs by .*{REMEDY}",
         ),
         (convolution_in_bfloat16, r"Conv_\d+\): X .* unsupported type: tensor\(bfloat16\)"),
-        (lambda: transposed, "onnx: operators: Transpose is not allowed"),
+        (lambda: transposed, f"onnx: operators: Transpose is not allowed{REMEDY}"),
     ],
 )
 def test_a_network_that_does_not_survive_is_refused_before_training(make_pool, message, capfd):
