@@ -44,7 +44,7 @@ def released(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released")
     flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "-q"]
     flags += ["--config.augment_shift_px=1", "--min-test-accuracy=0.1"]
-    flags += ["--min-per-class-accuracy=0"]
+    flags += ["--min-per-class-accuracy=0", "--max-inference-time-ms=1000"]
     places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
     assert train.main([*flags, *places]) == 0
     return folder

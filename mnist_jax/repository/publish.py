@@ -1,8 +1,5 @@
 """`scripts/publish`: puts a released run into a model repository, or makes a version the champion.
 
-    scripts/publish RUN_DIR --repository DIR
-    scripts/publish --promote NAME VERSION --repository DIR
-
 A new version meets the champion on the test set before it may take its place.
 """
 

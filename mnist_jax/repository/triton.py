@@ -8,7 +8,7 @@ from google.protobuf import json_format, text_format
 from onnx import TensorProto
 
 from mnist_jax.errors import UserError
-from mnist_jax.repository.layout import LABELS
+from mnist_jax.repository.layout import LABELS, MODEL
 from mnist_jax.session import open_session
 
 MAX_BATCH_SIZE = 128  # images
@@ -46,6 +46,7 @@ def make_config(name: str, model: bytes, versions: Sequence[int]) -> str:
         "name": name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
+        "default_model_filename": MODEL,
         "max_batch_size": MAX_BATCH_SIZE,
         "version_policy": {"specific": {"versions": list(versions)}},
         "input": inputs,

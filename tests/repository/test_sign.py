@@ -112,3 +112,9 @@ def test_a_key_that_is_none_leaves_nothing(tmp_path):
             repository, "digits", 1, {}, {}, lambda folder: sign.sign(folder, tmp_path / "key.pem")
         )
     assert list(repository.iterdir()) == []
+
+
+def test_without_the_library_the_remedy_is_named(signed, keys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(UserError, match=r"is not installed .*; run scripts/install sign"):
+        sign.check(signed / "digits" / "1", keys[0][1])

@@ -1,4 +1,5 @@
 import re
+import sys
 
 import onnx
 import pytest
@@ -22,6 +23,7 @@ def text(model):
 def test_the_text_is_of_tritons_schema_and_says_what_the_graph_says(text, model):
     config = text_format.Parse(text, ModelConfig())
     assert (config.name, config.backend) == ("digits", "onnxruntime")
+    assert config.default_model_filename == "model.onnx"
     graph = onnx.load_model_from_string(model).graph
     for declared, values in ((config.input, graph.input), (config.output, graph.output)):
         (tensor,), (value,) = declared, values
@@ -66,3 +68,9 @@ def test_a_graph_of_another_form_is_refused(model, sizes):
     proto.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("image", 1, sizes))
     with pytest.raises(UserError, match="is not float32 with a batch in front"):
         triton.make_config("digits", proto.SerializeToString(), [1])
+
+
+def test_without_the_schema_the_remedy_is_named(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc.model_config_pb2", None)
+    with pytest.raises(UserError, match=r"schema is not installed .*; run scripts/install publish"):
+        triton.make_config("digits", model, [1])
