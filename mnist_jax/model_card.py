@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mnist_jax.config import PLACES
+from mnist_jax.config import PLACES, default
 from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.files import read_json, write_text
 from mnist_jax.release import show_measured, show_rule, wilson
@@ -342,7 +342,7 @@ def _loading(release: dict) -> str:
         return "This run has no ONNX file."
     return SNIPPET.substitute(
         num_classes=len(names),
-        side=release["run"]["config"]["image_side"],
+        side={**default(), **release["run"]["config"]}["image_side"],
         class_names=names,
         path=repr(onnx_file["path"]),
         scores=_scores(release["metrics"]["model_id"]),

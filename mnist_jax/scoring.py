@@ -27,7 +27,7 @@ def with_jax(graphdef: Any, params: Any, model_state: Any) -> Score:
         network: Any = state_module.rebuild(graphdef, params, model_state)
         # In full float32: left to choose, a GPU multiplies with 10 bits of mantissa.
         with jax.default_matmul_precision("highest"):
-            return network.scores(pixels[..., None])
+            return network.scores_of(network(pixels[..., None]))
 
     return lambda images: _in_batches(lambda x: predict(params, model_state, x), images)
 
