@@ -150,8 +150,10 @@ def merge(known: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> lis
     """Adds new rows; one of the same configuration and machine takes the older one's place."""
 
     def identity(row):
-        names = ("kind", "config_hash", "seed", "machine")
-        return tuple(str(row[name]) for name in names)
+        # With the defaults: what a newer key does by default, an older run has done without it.
+        config = {**default(), **row["config"]}
+        trained = sorted((key, config[key]) for key in config if key not in NOT_TRAINING)
+        return row["kind"], str(trained), row["machine"], row["seed"]
 
     rows = {identity(row): row for row in [*known, *new]}
     return [rows[key] for key in sorted(rows)]
