@@ -29,6 +29,7 @@ async function read() {
       await readOnce();
     } catch (error) {
       showScores(null);
+      get("latency").textContent = "";
       say(error.message, true);
     }
   }

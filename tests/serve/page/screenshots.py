@@ -14,7 +14,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from browser import Browser
+from browser import CHROMIUM, DRIVER, Browser
 
 from mnist_jax.command import Parser, run
 from mnist_jax.errors import UserError
@@ -72,7 +72,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def take(options):
-    options.output.mkdir(parents=True, exist_ok=True)
+    if CHROMIUM is None or DRIVER is None:
+        raise UserError(
+            "Chromium or its driver is not on the PATH; apt-get install chromium chromium-driver"
+        )
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {options.output}: {error.strerror}; give another --output"
+        ) from error
     for kind, start in (("server", served), ("static", hosted)):
         with start(options.path) as address:
             for window, size in WINDOWS.items():
