@@ -33,7 +33,7 @@ def training(seed=0, num_correct=9900, **changed):
         "onnx_bytes": 4_800_000,
         "p50_ms": 0.3,
         "p90_ms": 0.4,
-        "config_hash": f"{seed}",
+        "config": {},
     }
     return row | changed
 
@@ -79,20 +79,21 @@ def test_a_run_made_again_takes_the_place_of_the_older_one():
     old, new = training(0, 9900), training(0, 9950)
     merged = results.merge([old, training(1)], [new])
     assert len(merged) == 2 and new in merged and old not in merged
+    newer_keys = training(0, 9960, config={"image_side": 28, "seed": 7})
+    assert len(results.merge(merged, [newer_keys])) == 2
+    assert len(results.merge(merged, [training(0, config={"image_side": 40})])) == 3
     elsewhere = training(0, 9950, machine="a GPU")
     assert len(results.merge(merged, [elsewhere])) == 3
     assert len(results.groups([*merged, elsewhere], "training")) == 2
 
 
 def test_shortened_runs_say_what_was_changed_and_full_ones_replace_them_in_the_readme():
-    short = training(recipe="mnist_cnn_v1.py", changes={"epochs": 1}, config_hash="s")
+    short = training(recipe="mnist_cnn_v1.py", changes={"epochs": 1})
     assert "`configs/mnist_cnn_v1.py` with epochs 1" in results_document.readme_table([short])
     assert "epochs 1" not in results_document.readme_table([short, training()])
     text = results_document.render([short], {}, None, reproduce.RECIPES)
     assert "**Not yet run in full**" in text and "`mnist_cnn_v1.py`" in text
-    full = [
-        training(recipe=path.name, config_hash=path.name) for path in reproduce.RECIPES.glob("*.py")
-    ]
+    full = [training(recipe=path.name) for path in reproduce.RECIPES.glob("*.py")]
     assert "Not yet run" not in results_document.render(full, {}, None, reproduce.RECIPES)
 
 
