@@ -142,9 +142,13 @@ def test_exporting_again_gives_the_same_bytes_and_verdict(folder, run, capfd):
     path = run / "models" / "mnist_model.onnx"
     before = path.read_bytes()
     path.unlink()
+    other = run / "models" / "mnist_model.safetensors"  # not asked for, but it ships along
+    whole = other.read_bytes()
+    other.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     status = reexport.main([str(run), "--export_format=onnx", f"--data-dir={folder / 'data'}"])
     assert status == 0
     assert path.read_bytes() == before
+    assert other.read_bytes() == whole
     assert "RELEASED" in capfd.readouterr().out
 
 

@@ -9,8 +9,12 @@ from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
 
 
+@pytest.mark.slow
 def test_another_process_user_and_folder(whole, new_server, tmp_path, assert_same):
-    """Nothing is shared with the undisturbed run, not even what is compiled."""
+    """Nothing is shared with the undisturbed run, not even what is compiled.
+
+    `test_pipeline.py` does the like with the real network, in the default suite.
+    """
     (tmp_path / "home").mkdir()
     places = {"HOME": str(tmp_path / "home"), "USER": "somebody", "TMPDIR": str(tmp_path / "home")}
     server = new_server(PYTHONHASHSEED="7", LANG="C", LC_ALL="C", TZ="Asia/Tokyo", **places)

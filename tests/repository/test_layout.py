@@ -1,3 +1,5 @@
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +115,29 @@ def test_damage_is_refused_by_name(repository, damage, message):
         layout.load_version(repository, "digits", 2)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
     assert layout.load_version(repository, "digits", 1).number == 1
+
+
+def test_no_byte_of_a_version_can_change_unnoticed(repository):
+    folder, rng = repository / "digits" / "2", random.Random(0)
+    whole = layout.load_version(repository, "digits", 2)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    for path in sorted(files):
+        content = path.read_bytes()
+        for position in [rng.randrange(len(content)) for _ in range(12)]:
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << rng.randrange(8)
+            for damaged in (flipped, content[:position]):
+                path.write_bytes(damaged)
+                try:
+                    found = layout.load_version(repository, "digits", 2)
+                except UserError as error:
+                    assert re.match(re.escape(str(folder)), str(error))
+                    assert "\n" not in str(error)
+                else:  # the line end after the last sum
+                    assert found == whole
+                    assert (path.name, position) == ("SHA256SUMS", len(content) - 1)
+        path.write_bytes(content)
+    assert layout.load_version(repository, "digits", 2) == whole
 
 
 def test_a_version_in_another_ones_place_is_refused(repository):
