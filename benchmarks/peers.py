@@ -93,6 +93,7 @@ def make_training_from_loader(
         num_workers=num_workers,
         pin_memory=place.type == "cuda",
         persistent_workers=num_workers > 0,
+        multiprocessing_context="spawn" if num_workers else None,  # JAX's threads bear no fork
     )
 
     def run() -> None:

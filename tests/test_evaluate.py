@@ -34,7 +34,7 @@ def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
     graphdef, params, model_state = network
     images, labels = random_split(50)
     whole, whole_losses = evaluate.make_predict(graphdef, nll)(params, model_state, images, labels)
-    monkeypatch.setattr(evaluate, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(evaluate, "CPU_BATCH", batch)
     scores, losses = evaluate.make_predict(graphdef, nll)(params, model_state, images, labels)
     assert scores.shape == (50, 10)
     assert losses.shape == (50,)
