@@ -39,6 +39,7 @@ def parts_on_a_gpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "gpu_sabour": partial(gpu.sabour, quick),
     }
     if options.manual_dir:
+        parts["gpu_start"] = partial(start_up.fast, quick, options.manual_dir)
         parts["gpu_time_to_accuracy"] = partial(
             gpu.time_to_accuracy, quick, options.manual_dir, options.data_dir
         )
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: a trial")
     parser.add_argument("--gpu", action="store_true", help="the parts meant for a GPU")
     parser.add_argument("--part", action="append", help="only this part; repeatable")
-    parser.add_argument("--rounds", type=int, help="of each part; 20 unless --quick, then 3")
+    parser.add_argument("--rounds", type=int, help="of each part; 20, with --gpu 5, with --quick 3")
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -69,7 +70,7 @@ def main() -> None:
         parser.error(f"there is no part {sorted(unknown)[0]}; choose from {', '.join(parts)}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     machine = report.describe(sys.argv[1:])
-    rounds = options.rounds or (3 if options.quick else 20)
+    rounds = options.rounds or (3 if options.quick else 5 if options.gpu else 20)
     results = []
     for name in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)

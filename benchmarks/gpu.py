@@ -114,5 +114,5 @@ def time_to_accuracy(is_quick: bool, manual_dir: Path, data_dir: Path) -> dict[s
         f"test accuracy {np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f} "
         f"({len(accuracies)} seeds, from {min(accuracies):.4f}); compilation and evaluation apart"
     )
-    title = f"Training mnist_cnn_fast_v1 to the end, {config['epochs']} epochs"
+    title = f"Training mnist_cnn_fast_v1 to the end, epochs: {config['epochs']}"
     return result("gpu_time_to_accuracy", title, "s", 1, {OURS: seconds}, [note])

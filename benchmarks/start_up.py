@@ -28,8 +28,15 @@ def quick_start(is_quick: bool) -> dict[str, Any]:
 
 def mnist(manual_dir: Path) -> dict[str, Any]:
     """MNIST, cut to one epoch: what counts is the way to the first step."""
-    flags = ["--model-id=mnist_cnn_v1", "--epochs=1", f"--manual-dir={manual_dir}"]
+    flags = ["--model-id=mnist_cnn_v1", "--epochs=1", f"--manual-dir={manual_dir.absolute()}"]
     return _measure("mnist_start", "One epoch of mnist_cnn_v1 on MNIST", flags, num_warm=3)
+
+
+def fast(is_quick: bool, manual_dir: Path) -> dict[str, Any]:
+    """The fast recipe from the command line to the verdict."""
+    flags = ["--config=configs/mnist_cnn_fast_v1.py", f"--manual-dir={manual_dir.absolute()}"]
+    flags += ["--epochs=1"] if is_quick else []
+    return _measure("gpu_start", "The whole run of mnist_cnn_fast_v1", flags, num_warm=3)
 
 
 def _measure(part_id: str, title: str, flags: list[str], num_warm: int) -> dict[str, Any]:

@@ -49,12 +49,16 @@ def use(variables: Mapping[str, str]) -> None:
 
 
 def machine() -> str:
-    """Returns a short name for the kind of processor and the compiler.
+    """Returns a short name for the processors and the compiler, which XLA's key leaves out.
 
-    XLA's key leaves out what the processor can do, and a home folder may be shared by machines: a
-    program for another one can end in an illegal instruction (jax-ml/jax issue 38445).
+    A home folder may be shared by machines: a program for another processor can end in an illegal
+    instruction (jax-ml/jax issue 38445), and one for another number of them gives other last
+    digits than a program compiled here.
     """
-    facts = (jaxlib.version.__version__, environment.cpu_name(), environment.cpu_features())
+    facts = (
+        *(jaxlib.version.__version__, environment.num_cpus()),
+        *(environment.cpu_name(), environment.cpu_features()),
+    )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -30,8 +30,7 @@ def describe() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "cpu": cpu_name(),
-        # XLA divides sums among this many threads, and so changes their last digits.
-        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cpus": num_cpus(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "jax_settings": {name: jax.config.values[name] for name in JAX_SETTINGS},
         "git_commit": commit,
@@ -43,6 +42,14 @@ def describe() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that can change a result."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def num_cpus() -> int:
+    """Returns how many processors there are for this process.
+
+    XLA divides sums among as many threads, and so changes their last digits.
+    """
+    return len(os.sched_getaffinity(0))
 
 
 def cpu_name() -> str:

@@ -99,7 +99,7 @@ def test_where_no_folder_can_be_made_training_goes_on_without(use, base):
     assert "cannot be made" in warning
 
 
-@pytest.mark.parametrize("fact", ["cpu_name", "cpu_features"])
+@pytest.mark.parametrize("fact", ["cpu_name", "cpu_features", "num_cpus"])
 def test_another_processor_has_another_folder(monkeypatch, fact):
     before = compilation_cache.machine()
     monkeypatch.setattr(environment, fact, lambda: "something else")
