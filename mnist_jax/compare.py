@@ -85,10 +85,13 @@ def judge(comparison: dict[str, Any]) -> tuple[bool, str]:
     It must be better in one of accuracy and speed and worse in neither. Better in accuracy is a
     difference beyond chance; not worse, one that beyond chance stays above -`MARGIN`.
     """
-    low, _ = comparison["interval_95"]
+    low, high = comparison["interval_95"]
     ratio = comparison["latency"]["ratio"]
     merits = ["more accurate beyond chance"] * (low > 0) + ["faster"] * (ratio <= FASTER)
-    faults = [f"it may be less accurate by more than {MARGIN}"] * (low < -MARGIN)
+    faults = []
+    if low < -MARGIN:
+        doubt = f"{comparison['num_examples']:,} test images do not exclude that it is"
+        faults = [f"{'it is' if high < -MARGIN else doubt} less accurate by more than {MARGIN}"]
     faults += [f"it takes {ratio:.2f} times as long"] * (ratio >= SLOWER)
     if faults:
         return False, " and ".join(faults)

@@ -79,7 +79,11 @@ def test_the_interval_turns_round_with_the_models_and_holds_the_difference(count
 
 
 def comparison(low, ratio):
-    return {"interval_95": [low, low + 0.01], "latency": {"ratio": ratio}}
+    return {
+        "interval_95": [low, low + 0.01],
+        "latency": {"ratio": ratio},
+        "num_examples": 10_000,
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,8 @@ def comparison(low, ratio):
         (0.001, 0.8, True, "it is more accurate beyond chance and faster"),
         (-0.001, 1.0, False, "it is neither more accurate beyond chance nor faster"),
         (0.0, 0.81, False, "it is neither"),
-        (-0.006, 0.5, False, "it may be less accurate by more than 0.005"),
+        (-0.006, 0.5, False, "10,000 test images do not exclude that it is less"),
+        (-0.016, 1.0, False, "it is less accurate by more than 0.005"),
         (0.01, 1.3, False, "it takes 1.30 times as long"),
         (-0.01, 2.0, False, "less accurate by more than 0.005 and it takes 2.00 times as long"),
     ],

@@ -141,7 +141,7 @@ def test_a_better_version_takes_over_and_a_worse_one_does_not(released, go, tmp_
     assert layout.champion(repository, "digits_v1") == 2
     also_worse = other_run(worse, tmp_path, nudge)
     status, said = go(run=also_worse)
-    assert status == 0 and "it may be less accurate by more than 0.005" in said
+    assert status == 0 and "it is less accurate by more than 0.005" in said
     assert layout.champion(repository, "digits_v1") == 2
     comparison = layout.load_version(repository, "digits_v1", 3).manifest["comparison"]
     ones = read_json(released / "run/logs/metrics.json")["per_class"][1]["num_correct"]
