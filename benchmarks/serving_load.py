@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    config = json.loads((options.run_dir / "logs" / "config.json").read_text())["config"]
+    run_config = json.loads((options.run_dir / "logs" / "config.json").read_text())
     model = options.run_dir / "models" / "mnist_model.onnx"
     rows = []
     print("| load | connections | server | requests/s | p50 ms | p99 ms | CPU ms each |")
@@ -143,7 +143,7 @@ def main() -> None:
             for name, flags in SERVERS.items()
         }
         for load_name, sizes in LOADS.items():
-            questions = make_questions(model, config["model_id"], sizes)
+            questions = make_questions(model, run_config["dataset"]["dataset_id"], sizes)
             for num_connections, round_number, name in itertools.product(
                 CONNECTIONS, range(options.rounds), SERVERS
             ):

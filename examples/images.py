@@ -1,4 +1,4 @@
-"""Writes the first 250 embedded digits, for the other examples.
+"""Writes the first 100 embedded digits, for the other examples.
 
 examples/images.py FOLDER
 
@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 from mnist_jax.data.digits import upscale
 
 folder = Path(sys.argv[1])
-pixels = upscale(load_digits().images[:250].astype(np.uint8))
-images = pixels[:, None].astype(np.float32) / np.float32(255)  # [250, 1, 28, 28], 0 to 1
+pixels = upscale(load_digits().images[:100].astype(np.uint8))
+images = pixels[:, None].astype(np.float32) / np.float32(255)  # [100, 1, 28, 28], 0 to 1
 
 np.save(folder / "images.npy", images)
 image = {"name": "image", "datatype": "FP32", "shape": images.shape, "data": images.tolist()}

@@ -22,8 +22,8 @@ messages: Any = service_pb2  # made when it is imported: no type checker sees wh
 INPUT_NAME, OUTPUT_NAME = "image", "scores"
 DATATYPE, STORED = "FP32", np.dtype("<f4")
 
-MAX_IMAGES = 256  # in one request
-MAX_BODY_BYTES = 8 << 20  # 256 images take 0.8 MB as bytes, about 4 MB as JSON
+MAX_IMAGES = 128  # in one request, as Triton takes them from a published model
+MAX_BODY_BYTES = 8 << 20  # 128 images take 0.4 MB as bytes, about 2 MB as JSON
 
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
 

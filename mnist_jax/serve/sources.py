@@ -52,11 +52,11 @@ class Repository:
 
 
 class Run:
-    """The folder of one finished run, served as version 1 of a model named as its network."""
+    """The folder of one finished run, served as version 1 of a model named as its data set."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.name = str(read_json(path / CONFIG)["config"]["model_id"])
+        self.name = str(read_json(path / CONFIG)["dataset"]["dataset_id"])
 
     def listings(self) -> dict[str, Listing]:
         """Returns the one model."""

@@ -39,7 +39,7 @@ def resident_mb(process_id):
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(serve, run):
     questions = serving_load.make_questions(
-        run / "models" / "mnist_model.onnx", "mnist_cnn_v1", (1, 1, 1, 4, 16)
+        run / "models" / "mnist_model.onnx", "digits_v1", (1, 1, 1, 4, 16)
     )
     with serve(run) as server:
         port = int(server.http.split(":")[1])
@@ -79,7 +79,7 @@ def test_a_clean_environment_serves_without_importing_jax(tmp_path, serve, run, 
         install(*project["optional-dependencies"]["serve"])
         install("--no-deps", str(ROOT))
     with serve(run, without_jax=True, python=python, cwd=tmp_path) as server:
-        with urllib.request.urlopen(f"http://{server.http}/v2/models/mnist_cnn_v1") as answer:
+        with urllib.request.urlopen(f"http://{server.http}/v2/models/digits_v1") as answer:
             assert json.loads(answer.read())["versions"] == ["1"]
         with urllib.request.urlopen(f"http://{server.http}/") as answer:
             assert b"<canvas" in answer.read()

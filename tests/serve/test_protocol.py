@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from mnist_jax.repository import triton
 from mnist_jax.serve import protocol
 from mnist_jax.serve.protocol import RefusedError, messages
 
@@ -139,6 +140,10 @@ def test_numbers_of_another_kind_are_refused_not_converted():
     asked.inputs[0].contents.fp64_contents.extend([0.0] * 16)
     with pytest.raises(RefusedError, match="fp64_contents; expected fp32_contents"):
         protocol.parse_grpc(asked)
+
+
+def test_as_many_images_as_triton_takes():
+    assert protocol.MAX_IMAGES == triton.MAX_BATCH_SIZE
 
 
 def test_what_is_not_supported_is_refused_not_ignored():

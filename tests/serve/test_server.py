@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from mnist_jax.serve import rest
 
-NUM_IMAGES, CHUNK = 1000, 250
+NUM_IMAGES, CHUNK = 1000, 125
 INFER = "/v2/models/digits/infer"
 
 
@@ -139,9 +139,9 @@ def test_the_request_s_id_comes_back(server):
 REFUSED = {
     "rank": (tensor(shape=[1, 28, 28]), r"shape is \[1, 28, 28\]; expected \[n, 1, 28, 28\]"),
     "negative": (tensor(shape=[-1, 1, 28, 28]), r"shape is \[-1"),
-    "empty": (tensor(shape=[0, 1, 28, 28], data=[]), r"n from 1 to 256"),
-    "too many": (tensor(shape=[257, 1, 28, 28]), r"n from 1 to 256"),
-    "huge": (tensor(shape=[10**18, 1, 28, 28]), r"n from 1 to 256"),
+    "empty": (tensor(shape=[0, 1, 28, 28], data=[]), r"n from 1 to 128"),
+    "too many": (tensor(shape=[129, 1, 28, 28]), r"n from 1 to 128"),
+    "huge": (tensor(shape=[10**18, 1, 28, 28]), r"n from 1 to 128"),
     "fraction": (tensor(shape=[1.0, 1, 28, 28]), r"shape is \[1\.0"),
     "datatype": (tensor(datatype="FP64"), r"datatype is 'FP64'; expected FP32"),
     "name": (tensor(name="pixels"), r"input 'pixels' is not known; expected 'image'"),
@@ -298,11 +298,11 @@ def test_it_listens_on_this_machine_only(server):
 def test_a_run_is_served_as_version_1(serve, run, images, expected):
     with serve(run, without_jax=True) as server:
         index = json.loads(ask(server, "/v2/repository/index", b"")[1])
-        assert [(one["name"], one["version"]) for one in index] == [("mnist_cnn_v1", "1")]
+        assert [(one["name"], one["version"]) for one in index] == [("digits_v1", "1")]
         with http_client.InferenceServerClient(server.http) as client:
             image = http_client.InferInput("image", [5, 1, 28, 28], "FP32")
             image.set_data_from_numpy(images[:5])
-            scores = client.infer("mnist_cnn_v1", [image]).as_numpy("scores")
+            scores = client.infer("digits_v1", [image]).as_numpy("scores")
     np.testing.assert_allclose(scores, expected["1"][:5], atol=1e-6)
 
 

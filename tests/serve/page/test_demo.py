@@ -61,9 +61,9 @@ def test_the_site_is_complete_and_names_no_other_host(run, trusted, tmp_path, ca
     assert build(run, "--output", site) == 0
     assert f"{site}: " in capsys.readouterr().out
     model = (run / "models" / "mnist_model.onnx").read_bytes()
-    assert (site / "models" / "mnist_cnn_v1" / "1" / "model.onnx").read_bytes() == model
+    assert (site / "models" / "digits_v1" / "1" / "model.onnx").read_bytes() == model
     assert json.loads((site / "models" / "index.json").read_text()) == {
-        "mnist_cnn_v1": {
+        "digits_v1": {
             "champion": "1",
             "versions": ["1"],
             "labels": {"1": list("0123456789")},
