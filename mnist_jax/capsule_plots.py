@@ -114,8 +114,11 @@ def _couplings(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
         by_type = couplings.reshape(len(lengths), classes, *shape[2:])
         # A short capsule's coupling changes nothing: the mean is weighted by length.
         maps = (by_type * weights).sum(axis=-1) / (weights.sum(axis=-1) + 1e-9)
-    top = max(2 / classes, float(np.quantile(maps if is_grid else couplings, 0.999)))
-    norm = TwoSlopeNorm(1 / classes, vmin=0, vmax=top)  # white where all couplings are alike
+    shown = maps if is_grid else couplings
+    alike = 1 / classes
+    spread = max(1e-3, float(np.quantile(np.abs(shown - alike), 0.999)))
+    # White where all couplings are alike; none is below zero.
+    norm = TwoSlopeNorm(alike, vmin=max(0, alike - spread), vmax=alike + spread)
     scale = {"cmap": "RdBu_r", "norm": norm}
     columns = 1 + classes if is_grid else 2
     figure = Figure(figsize=(1 + 0.85 * columns, 1.2 + 0.85 * num_images))
@@ -124,6 +127,8 @@ def _couplings(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
     ratios = {} if is_grid else {"width_ratios": [1, 4]}
     grid = figure.subplots(num_images, columns, squeeze=False, **ratios)
     for index, cells in enumerate(grid):
+        for axes in cells:
+            _bare(axes)
         cells[0].imshow(arrays["images"][index] / 255, **GREY_LEVELS)
         label = int(arrays["labels"][index])
         if is_grid:
@@ -138,17 +143,16 @@ def _couplings(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
             drawn = cells[1].imshow(couplings[index], aspect="auto", **scale)
             cells[1].axhline(label - 0.5, color="black", linewidth=1.5)
             cells[1].axhline(label + 0.5, color="black", linewidth=1.5)
-        for axes in cells:
-            _bare(axes)
         if not is_grid:
             cells[1].set_yticks(range(classes), class_names, size="xx-small")
             cells[1].set_xticks(range(inputs), range(1, inputs + 1), size="xx-small")
             cells[1].tick_params(length=0)
             if index == num_images - 1:
                 cells[1].set_xlabel("primary capsule", size="small")
-    ticks = [0, 1 / classes, top]
-    bar = figure.colorbar(drawn, ax=grid, shrink=0.6, ticks=ticks, format="{x:.2f}")
-    bar.set_label(f"coupling; white: {1 / classes:.2g}, as at the start")
+    ticks = [norm.vmin, alike, norm.vmax]
+    digits = 2 if spread > 0.05 else 3
+    bar = figure.colorbar(drawn, ax=grid, shrink=0.6, ticks=ticks, format=f"{{x:.{digits}f}}")
+    bar.set_label(f"coupling; white: {alike:.2g}, as at the start")
     what = (
         "mean by place, weighted by length; own class framed"
         if is_grid

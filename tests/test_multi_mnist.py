@@ -108,6 +108,7 @@ def test_other_networks_get_the_mean_of_both_losses():
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
+@pytest.mark.slow  # 30 s
 def test_the_command_trains_exports_and_counts(tmp_path, capsys):
     run_dir = tmp_path / "run"
     flags = [

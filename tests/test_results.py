@@ -160,6 +160,7 @@ def test_every_training_of_a_plan_has_flags_that_are_understood(what):
         assert set(plan) == {path.stem for path in reproduce.RECIPES.glob("*.py")}
 
 
+@pytest.mark.slow  # 20 s
 def test_one_command_trains_measures_and_writes_the_documents(tmp_path, monkeypatch, capsys):
     recipes, docs = tmp_path / "configs", tmp_path / "docs"
     recipes.mkdir()

@@ -149,7 +149,16 @@ def test_the_cnns_have_the_size_of_their_capsule_networks(capsules, cnn, side):
     assert 0 < size(cnn) / size(capsules) - 1 < 0.011
 
 
-@pytest.mark.parametrize("model_id", MODELS)
+SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1")
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        pytest.param(model_id, marks=pytest.mark.slow) if model_id in SLOW_TO_COMPILE else model_id
+        for model_id in MODELS
+    ],
+)
 def test_every_network_takes_a_larger_canvas(model_id, compiled):
     model = MODELS[model_id](
         num_classes=10, image_mean=0.1, image_std=0.3, image_side=36, rngs=nnx.Rngs(0)
