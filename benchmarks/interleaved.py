@@ -105,9 +105,9 @@ def rows(part: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def best_peer(part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the row of the peer that we lead by the least."""
+    """Returns the row of the peer that we lead by the least; our own variants are none."""
     return min(
-        (row for row in rows(part) if "ratio" in row),
+        (row for row in rows(part) if "ratio" in row and not row["name"].startswith(OURS)),
         key=lambda row: row["ratio"]["median"],
         default=None,
     )

@@ -14,7 +14,7 @@ from benchmarks.interleaved import result
 
 ROOT = Path(__file__).parents[1]
 TOTALS = re.compile(
-    r"time: ([\d.]+) s to the first step .*, ([\d.]+) s of training, ([\d.]+) s to the verdict"
+    r"time: ([\d.]+) s to the first step .*, ([\d.]+) s of training, ([\d.]+) s to the verdict.*"
 )
 DETAIL = re.compile(r"(?<=[(,])([a-z ]+) (\d+\.\d)(?=[,)])")
 

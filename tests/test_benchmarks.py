@@ -38,6 +38,7 @@ def part(clock, order):
         {
             OURS: candidate(OURS, [1.0, 2.0]),
             "peer": candidate("peer", [3.0, 4.0]),
+            f"{OURS}, a variant": candidate("variant", [0.5]),
             "slow peer": candidate("slow peer", [10.0]),
             "absent": missing,
         },
@@ -53,9 +54,14 @@ def measured(clock):
 
 def test_candidates_take_turns_after_two_rounds_that_do_not_count(measured):
     found, order = measured
-    names = [OURS, "peer", "slow peer"]
+    names = [OURS, "peer", "variant", "slow peer"]
     assert order == [name for name in names for _ in range(2)] + names * 2
-    assert found["seconds"] == {OURS: [1.0, 2.0], "peer": [3.0, 4.0], "slow peer": [10.0, 10.0]}
+    assert found["seconds"] == {
+        OURS: [1.0, 2.0],
+        "peer": [3.0, 4.0],
+        f"{OURS}, a variant": [0.5, 0.5],
+        "slow peer": [10.0, 10.0],
+    }
 
 
 def test_what_cannot_run_here_is_noted_and_left_out(measured):
@@ -71,7 +77,7 @@ def test_a_fault_of_ours_is_not_hidden(clock):
 
 
 def test_ratios_are_taken_within_a_round(measured):
-    ours, peer, slow_peer = interleaved.rows(measured[0])
+    ours, peer, _, slow_peer = interleaved.rows(measured[0])
     assert ours == {"name": OURS, "n": 2, "median": 75, "quartile_1": 62.5, "quartile_3": 87.5}
     assert peer["ratio"]["median"] == 2.5  # of 3 / 1 and 4 / 2
     assert slow_peer["ratio"]["median"] == 7.5

@@ -103,7 +103,7 @@ def test_what_is_reported_is_of_the_files_on_disk(run):
 
 def test_the_log_is_whole_although_the_terminal_was_quiet(run):
     log = (run / "pipeline.log").read_text()
-    for line in ("epoch 1/2", "epoch 2/2", "keeping epoch", "test accuracy", "released"):
+    for line in ("epoch 1/2", "epoch 2/2", "keeping epoch", "test accuracy", "released", "time: "):
         assert line in log
 
 
