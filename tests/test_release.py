@@ -173,6 +173,7 @@ def test_the_worst_class_is_named_with_its_own_count():
             7,
             "all classes alike; n and interval of the smallest, class 1",
         ),
+        ([[9, 0], [0, 7]], 7, "all classes alike; n and interval of the smallest, class 1"),
         ([[9, 1, 0], [1, 4, 0], [0, 2, 8]], 5, "worst class: class 1"),  # 0.9, 0.8, 0.8
     ],
 )
@@ -180,8 +181,12 @@ def test_of_equally_bad_classes_the_smallest_counts(matrix, n, detail):
     row = row_of(judge(make_metrics(matrix), min_per_class_accuracy=0.0), "worst_class_accuracy")
     assert (row["n"], row["detail"]) == (n, detail)
     num_correct = round(row["measured"] * n)  # Clopper and Pearson, through the beta distribution
-    low = beta.ppf(0.025 / 3, num_correct, n - num_correct + 1) if num_correct else 0
-    high = beta.ppf(1 - 0.025 / 3, num_correct + 1, n - num_correct) if num_correct < n else 1
+    low = beta.ppf(0.025 / len(matrix), num_correct, n - num_correct + 1) if num_correct else 0
+    high = (
+        beta.ppf(1 - 0.025 / len(matrix), num_correct + 1, n - num_correct)
+        if num_correct < n
+        else 1
+    )
     assert row["interval_95"] == pytest.approx([low, high])
 
 
@@ -327,6 +332,24 @@ def test_a_metric_that_is_missing_is_refused(key):
 def test_a_class_without_examples_is_refused():
     verdict = judge(make_metrics([[499, 1], [0, 0]]))
     assert verdict["reasons"] == ["worst_class_accuracy was not measured: worst class: class 1"]
+    assert row_of(verdict, "worst_class_accuracy") == {
+        "name": "worst_class_accuracy",
+        "measured": None,
+        "rule": ">=",
+        "threshold": 0.9,
+        "unit": "",
+        "n": None,
+        "interval_95": None,
+        "detail": "worst class: class 1",
+        "passed": False,
+    }
+
+
+@pytest.mark.parametrize(("size_bytes", "measured"), [(-1, None), (0, None), (1, 1e-6)])
+def test_a_file_of_no_bytes_has_no_size_that_counts(size_bytes, measured):
+    verification = make_verification(make_metrics())
+    verification["files"]["onnx"]["size_bytes"] = size_bytes
+    assert row_of(judge(verification=verification), "model_size_mb")["measured"] == measured
 
 
 def paths_of_numbers(tree, path=()):
