@@ -265,6 +265,7 @@ def test_a_run_without_export_is_never_a_release():
     [
         ({"passed": False, "failures": ["a", "b"]}, ["verified: a", "verified: b"]),
         ({"failures": [""]}, ["verified: "]),
+        ({"passed": False, "failures": ["a\n  b"]}, ["verified: a b$"]),
         ({"passed": False}, ["verified: .* does not say that checks were made and all passed"]),
         ({"passed": "yes"}, ["verified: .* does not say"]),
         ({"checks": []}, ["verified: .* does not say"]),

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import pytest
 
-from mnist_jax import release
+from mnist_jax import compare, release
 
 BAND = (0.94, 0.965)
 NUM_DRAWS = 10_000  # so that the simulation's own error is 0.2 percentage points
@@ -100,3 +100,17 @@ def test_the_interval_of_the_worst_class_covers_although_it_was_picked(accuracie
     assert np.mean(covered) >= 0.95
     if len(set(accuracies)) == 1:
         assert np.mean(covered_plainly) < 0.85  # what the wider one is for
+
+
+@pytest.mark.parametrize(
+    ("n", "rarest", "high"),
+    [(10_000, 0.01, BAND[1]), (10_000, 0.05, BAND[1]), (360, 0.05, BAND[1]), (360, 0.01, 1)],
+)
+def test_the_interval_of_a_difference_covers_what_it_says(n, rarest, high):
+    """Where a champion and a candidate disagree on two or three images in all it is too wide."""
+    random, num_covered, num_draws = np.random.default_rng(0), 0, 5000
+    for gain, loss in random.uniform(0.0005, rarest, (num_draws, 2)):
+        num_gained, num_lost, _ = random.multinomial(n, [gain, loss, 1 - gain - loss])
+        low, top = compare.paired_interval(int(num_gained), int(num_lost), n)
+        num_covered += low <= gain - loss <= top
+    assert BAND[0] <= num_covered / num_draws <= high
