@@ -1,6 +1,6 @@
 """Scores images over HTTP, as bytes.
 
-examples/http_client.py HOST:PORT MODEL IMAGES.npy
+examples/http_client.py HOST:PORT MODEL IMAGES.npy, with tritonclient[http] installed
 """
 
 import sys
