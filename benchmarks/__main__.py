@@ -37,6 +37,7 @@ def parts_on_a_gpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "gpu_training": partial(gpu.training, quick),
         "gpu_sweep": partial(gpu.sweep, quick),
         "gpu_sabour": partial(gpu.sabour, quick),
+        "gpu_seeds": partial(gpu.seeds, quick),
     }
     if options.manual_dir:
         parts["gpu_start"] = partial(start_up.fast, quick, options.manual_dir)

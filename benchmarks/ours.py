@@ -14,8 +14,8 @@ from mnist_jax.augment import make_augment
 from mnist_jax.data import Dataset
 from mnist_jax.losses import CRITERIA
 from mnist_jax.optimizers import make_optimizer, make_schedule
-from mnist_jax.pipeline import build_model, structure_in_training
 from mnist_jax.step import make_streams, make_train_steps, no_progress, shuffled
+from mnist_jax.training import build_model, structure_in_training
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's train split
 DATASET = Dataset(
@@ -55,12 +55,15 @@ def random_data(num_images: int) -> tuple[np.ndarray, np.ndarray]:
 class Training:
     """A network in training; `epochs` trains it, `accuracy` measures it."""
 
-    def __init__(self, config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        images: np.ndarray,
+        labels: np.ndarray,
+        num_seeds: int = 1,
+    ) -> None:
         self.config, self.num_images = config, len(labels)
         self.num_batches = len(labels) // config["batch_size"]
-        self.streams = make_streams(config["seed"])
-        model = build_model(config, DATASET)
-        self.graphdef, params, model_state = state_module.take_apart(model)
         schedule = make_schedule(
             config["schedule_id"],
             config["learning_rate"],
@@ -76,9 +79,16 @@ class Training:
             momentum=config["momentum"],
         )
         keeps_average = config["ema_decay"] > 0
-        self.state = state_module.first_state(
-            params, model_state, optimizer, keeps_average=keeps_average
-        )
+        members = []
+        for seed in range(config["seed"], config["seed"] + num_seeds):
+            model = build_model({**config, "seed": seed}, DATASET)
+            self.graphdef, params, model_state = state_module.take_apart(model)
+            state = state_module.first_state(
+                params, model_state, optimizer, keeps_average=keeps_average
+            )
+            members.append((state, make_streams(seed)))
+        side_by_side = members[0] if num_seeds == 1 else state_module.stack(members)
+        self.state, self.streams = side_by_side
         self.steps = make_train_steps(
             structure_in_training(config, DATASET),
             optimizer,
@@ -99,7 +109,8 @@ class Training:
         """Takes an epoch's steps, or the first few of them, and waits for them."""
         order = shuffled(self.streams.shuffle, number, self.num_images)
         count = num_batches or self.num_batches
-        self.state, progress = self.steps(self.state, no_progress(), *self.data, order, 0, count)
+        progress = no_progress(order.shape[:-1])
+        self.state, progress = self.steps(self.state, progress, *self.data, order, 0, count)
         jax.block_until_ready(progress)
 
     def make_predict(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:

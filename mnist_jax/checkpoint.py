@@ -33,10 +33,15 @@ class TrainingCheckpoints:
         _silence()
         self._folder = folder.absolute()
         with _writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
+                    max_to_keep=2,
+                    enable_async_checkpointing=True,
+                    cleanup_tmp_directories=True,
+                    create=False,
+                    multiprocessing_options=_alone(),
                 ),
                 item_names=("arrays", "history"),
             )
@@ -60,6 +65,7 @@ class TrainingCheckpoints:
         Raises:
             UserError: this epoch or the one before could not be written.
         """
+        arrays = _to_write(arrays)
         with _writing(self._folder):
             self._manager.save(
                 epoch,
@@ -80,6 +86,7 @@ class TrainingCheckpoints:
         Raises:
             UserError: every epoch is damaged.
         """
+        like = _to_write(like)
         damaged: dict[int, str] = {}
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -116,8 +123,9 @@ def save_released(run_dir: Path, params: Any, model_state: Any) -> None:
         UserError: they could not be written.
     """
     _silence()
+    params, model_state = _to_write((params, model_state))
     folder, weights = (run_dir / RELEASED).absolute(), (params, model_state)
-    with _writing(folder), ocp.StandardCheckpointer() as checkpointer:
+    with _writing(folder), _checkpointer() as checkpointer:
         checkpointer.save(
             folder,
             {"params": params, "model_state": model_state},
@@ -142,8 +150,9 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; name the folder of a finished run")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore(folder, {"params": params, "model_state": model_state})
+        with _checkpointer() as checkpointer:
+            like = _to_write({"params": params, "model_state": model_state})
+            restored = checkpointer.restore(folder, like)
             weights = restored["params"], restored["model_state"]
             _check(checkpointer.metadata(folder), *weights)
     except Exception as error:  # orbax raises whatever its storage does
@@ -158,11 +167,31 @@ def released_sha256(run_dir: Path) -> str | None:
     """Returns the sum that was written with the released weights; None where there is none."""
     _silence()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             metadata = checkpointer.metadata((run_dir / RELEASED).absolute())
         return (metadata.custom_metadata or {}).get("sha256")
     except Exception:  # orbax raises whatever its storage does
         return None
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """In a run of several processes one has the files, and waits for no other."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(
+        active_processes={jax.process_index()},
+        primary_host=jax.process_index(),
+        barrier_sync_key_prefix="alone",
+    )
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(multiprocessing_options=_alone())
+
+
+def _to_write(arrays: Any) -> Any:
+    """Returns arrays as orbax takes them: from a run of several processes, on the host."""
+    return arrays if jax.process_count() == 1 else jax.device_get(arrays)
 
 
 def _silence() -> None:

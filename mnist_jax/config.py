@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -40,8 +41,12 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 AUGMENT_IDS = ("shift_and_rotate", "byerly")
 EXPORT_FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 
-# Where a run lives and how much it says: two runs that differ only here give the same model.
-PLACES = ("quiet", "data_dir", "manual_dir", "output_dir")
+# Where a run lives and how much it says: two runs that differ only here give the same model (on
+# another number of devices: but for rounding).
+PLACES = (
+    *("quiet", "data_dir", "manual_dir", "output_dir"),
+    *("mesh", "coordinator", "num_processes", "process_id"),
+)
 
 
 def default() -> ConfigDict:
@@ -66,6 +71,11 @@ def default() -> ConfigDict:
             "epochs": 5,
             "batch_size": 64,
             "seed": 0,
+            "mesh": 1,  # devices that share each batch; 0: all there are
+            "coordinator": "",  # HOST:PORT of process 0 of several, or auto: see docs/scale.md
+            "num_processes": 1,
+            "process_id": 0,
+            "num_seeds": 1,  # with seed, seed + 1, ...; the best on validation is released
             # Larger than the published 28: they are put into the middle of a black square.
             "image_side": 28,
             # Where Sabour's paper and its authors' code differ, the code (docs/decisions.md).
@@ -298,6 +308,7 @@ def validate(config: Mapping[str, Any]) -> None:
         ("epochs", 1, 100_000),
         ("batch_size", 1, 60_000),
         ("seed", 0, 2**32 - 1),
+        ("num_seeds", 1, 2**32 - config["seed"]),
         ("augment_shift_px", 0, 14),
         ("image_side", 28, 64),
         ("routing_iterations", 1, 10),
@@ -325,8 +336,7 @@ def validate(config: Mapping[str, Any]) -> None:
     ):
         is_within = _is_number(config[key]) and 0 < config[key] <= high
         _require(is_within, key, config[key], f"above 0 and at most {high:g}")
-    for key in ("data_dir", "output_dir"):
-        _require(bool(config[key]), key, config[key], "the path of a folder")
+    _validate_places(config)
     _require(
         config["weight_decay"] == 0 or config["optimizer_id"] == "adamw",
         "weight_decay",
@@ -352,6 +362,24 @@ def validate(config: Mapping[str, Any]) -> None:
             is_left_alone = config[key] == known[key] or model_id == taker
             rule = f"{known[key]} with {model_id}: only {taker} has a choice there"
             _require(is_left_alone, key, config[key], rule)
+
+
+def _validate_places(config: Mapping[str, Any]) -> None:
+    """Checks where a run lives: folders, devices, processes."""
+    for key in ("data_dir", "output_dir"):
+        _require(bool(config[key]), key, config[key], "the path of a folder")
+    _require(0 <= config["mesh"] <= 100_000, "mesh", config["mesh"], "from 0 to 100000")
+    address, num_processes, process_id = (
+        config[key] for key in ("coordinator", "num_processes", "process_id")
+    )
+    is_address = re.fullmatch(r"\S+:\d{1,5}", address) is not None
+    is_known = address in ("", "auto") or is_address
+    _require(is_known, "coordinator", address, "HOST:PORT or auto")
+    is_told = 1 < num_processes <= 100_000 if is_address else num_processes == 1
+    rule = "from 2 to 100000 with coordinator=HOST:PORT, else 1"
+    _require(is_told, "num_processes", num_processes, rule)
+    is_within = 0 <= process_id < num_processes
+    _require(is_within, "process_id", process_id, f"from 0 to {num_processes - 1}")
 
 
 def formats_to_export(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,15 +2,18 @@
 
 import itertools
 import logging
-import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -18,10 +21,12 @@ from tensorboardX import SummaryWriter
 
 from mnist_jax.checkpoint import TrainingCheckpoints
 from mnist_jax.data import Split
+from mnist_jax.distributed import share, share_arrays
 from mnist_jax.errors import UserError
 from mnist_jax.evaluate import summarise
+from mnist_jax.mesh import one_copy, replicate
 from mnist_jax.phases import FIRST_STEP, Phases
-from mnist_jax.state import TrainState
+from mnist_jax.state import TrainState, pick
 from mnist_jax.step import Progress, no_progress, shuffled
 
 LOGGER = logging.getLogger("mnist_jax")
@@ -29,11 +34,12 @@ CPU_STEPS_BETWEEN_REPORTS = 20
 
 
 class Fitted(NamedTuple):
-    """The best epoch's weights and how the run came to them."""
+    """The best epoch's weights of one seed and how its training came to them."""
 
     params: Any
     model_state: Any
     history: dict[str, Any]
+    last: tuple[Any, Any]  # the last epoch's weights: params and model_state
 
 
 def fit(
@@ -47,16 +53,19 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    checkpoints: TrainingCheckpoints,
-    tensorboard_dir: Path,
+    checkpoints: TrainingCheckpoints | None,
+    tensorboard_dirs: Sequence[Path],
+    label: str,
     console: Console,
     phases: Phases,
-) -> Fitted:
+    mesh: Mesh | None = None,
+) -> list[Fitted]:
     """Trains for `epochs`, going on after the last epoch that `checkpoints` holds.
 
     An epoch is a pass over a new permutation of the train split; what does not fill a batch is left
     out of it. The best epoch has the most correct validation images, then the smallest validation
-    loss, then the smallest number.
+    loss, then the smallest number. Of several seeds side by side, state and `shuffle_key` are
+    stacked, and each seed keeps the best of its own epochs.
 
     Args:
         state: the state before the first step; donated.
@@ -68,58 +77,74 @@ def fit(
         validation: what to choose the epoch by.
         epochs: at least 1.
         batch_size: at most the size of `train`.
-        checkpoints: where each epoch is saved.
-        tensorboard_dir: where the scalars go.
+        checkpoints: where each epoch is saved; None in the processes that write nothing.
+        tensorboard_dirs: where the scalars go, a folder for each seed; none: they go nowhere.
+        label: names the seeds in the log and the bar, with a space after it; or empty.
         console: where the progress bar goes, if it is a terminal.
         phases: the stopwatch.
+        mesh: the devices that share each batch; None: there is one.
+
+    Returns:
+        What became of each seed.
 
     Raises:
         UserError: a loss or a gradient is not finite; the message names the step.
     """
-    history: dict[str, Any] = {"best_epoch": 0, "epochs": []}
+    num_seeds = shuffle_key.size
+    histories: list[dict[str, Any]] = [{"best_epoch": 0, "epochs": []} for _ in range(num_seeds)]
+
+    def apart(tree: Any) -> list[Any]:
+        """Returns each seed's share."""
+        is_stacked = shuffle_key.ndim == 1
+        return [pick(tree, index) for index in range(num_seeds)] if is_stacked else [tree]
+
     best: tuple[Any, Any] = (state.weights, state.model_state)
-    restored = checkpoints.restore_latest({"state": state, "best": best})
+    restored = _restored(checkpoints, {"state": state, "best": best})
     if restored is not None:
-        arrays, history = restored
-        state, best = arrays["state"], arrays["best"]
-        LOGGER.info("going on after epoch %d", len(history["epochs"]))
-    on_device = jax.device_put((train.images, train.labels))
+        state, best, histories = restored
+        LOGGER.info("%sgoing on after epoch %d", label, len(histories[0]["epochs"]))
+    everywhere, on_device = replicate((state, (train.images, train.labels)), mesh)
     validation_on_device = jax.device_put((validation.images, validation.labels))
-    bar = _EpochBar(console, epochs, len(train.labels) // batch_size)
-    with SummaryWriter(str(tensorboard_dir)) as writer, bar:
-        for epoch in range(len(history["epochs"]) + 1, epochs + 1):
-            order = shuffled(shuffle_key, epoch, len(train.labels))
-            state, seen, seconds = _train_epoch(
-                state, train_steps, on_device, order, epoch, bar, phases
+    bar = _EpochBar(console, label, epochs, len(train.labels) // batch_size)
+    with ExitStack() as stack, bar:
+        writers = [stack.enter_context(SummaryWriter(str(path))) for path in tensorboard_dirs]
+        for epoch in range(len(histories[0]["epochs"]) + 1, epochs + 1):
+            order = replicate(shuffled(shuffle_key, epoch, len(train.labels)), mesh)
+            everywhere, seen, seconds = _train_epoch(
+                everywhere, train_steps, on_device, order, epoch, bar, phases, mesh
             )
-            scores, losses = predict(state.weights, state.model_state, *validation_on_device)
-            validated = summarise(scores, losses, validation.labels)
-            row = {
-                "epoch": epoch,
-                "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
-                "train_loss": float(seen.loss_sum) / int(seen.num_seen),
-                "train_accuracy": int(seen.num_correct) / int(seen.num_seen),
-                "validation_loss": validated["loss"],
-                "validation_accuracy": validated["accuracy"],
-                "grad_norm": float(seen.grad_norm),
-                "param_norm": float(seen.param_norm),
-                "update_norm": float(seen.update_norm),
-                "seconds": seconds,
-                "images_per_s": int(seen.num_seen) / seconds,
-            }
-            history["epochs"].append(row)
-            if _best_epoch(history) == epoch:
-                history["best_epoch"] = epoch
-                best = jax.tree.map(lambda leaf: leaf.copy(), (state.weights, state.model_state))
-            checkpoints.save(epoch, {"state": state, "best": best}, history)
-            for name in sorted(set(row) - {"epoch"}):
-                writer.add_scalar(name, row[name], epoch)
-            LOGGER.info(
-                "epoch %d/%d: loss %.4f, accuracy %.4f; validation %.4f; %.0f s, %s images/s",
-                *(epoch, epochs, row["train_loss"], row["train_accuracy"]),
-                *(row["validation_accuracy"], seconds, f"{row['images_per_s']:,.0f}"),
-            )
-    return Fitted(best[0], best[1], history)
+            state = one_copy(everywhere, mesh)
+            learning_rate = float(np.asarray(schedule(epoch * bar.num_batches - 1)))
+            weights_now = (state.weights, state.model_state)
+            shares = zip(histories, apart(weights_now), apart(seen), strict=True)
+            for history, weights, progress in shares:
+                scores, losses = predict(*weights, *validation_on_device)
+                validated = summarise(scores, losses, validation.labels)
+                history["epochs"].append(_row(epoch, learning_rate, progress, seconds, validated))
+                history["best_epoch"] = _best_epoch(history)
+            rows = [history["epochs"][-1] for history in histories]
+            is_best = [history["best_epoch"] == epoch for history in histories]
+            best = _kept(is_best, weights_now, best)
+            if checkpoints is not None:
+                checkpoints.save(epoch, {"state": state, "best": best}, {"histories": histories})
+                _write_scalars(writers, rows)
+            LOGGER.info("%sepoch %d/%d: %s", label, epoch, epochs, _summary(rows))
+    last = apart((state.weights, state.model_state))
+    seeds = zip(apart(best), histories, last, strict=True)
+    return [Fitted(kept[0], kept[1], history, final) for kept, history, final in seeds]
+
+
+def _restored(
+    checkpoints: TrainingCheckpoints | None, like: dict[str, Any]
+) -> tuple[TrainState, Any, list[dict[str, Any]]] | None:
+    """Returns state, best weights and histories as last saved, the same to all processes."""
+    found = None if checkpoints is None else checkpoints.restore_latest(like)
+    arrays, saved = found or (like, None)
+    saved = share(saved)
+    if saved is None:
+        return None
+    arrays = share_arrays(arrays)
+    return arrays["state"], arrays["best"], saved["histories"]
 
 
 def _train_epoch(
@@ -130,9 +155,10 @@ def _train_epoch(
     epoch: int,
     bar: "_EpochBar",
     phases: Phases,
+    mesh: Mesh | None,
 ) -> tuple[TrainState, Progress, float]:
     """Takes an epoch's steps; returns the state, what was seen, and the seconds it took."""
-    progress, start = no_progress(), time.perf_counter()
+    progress, start = replicate(no_progress(order.shape[:-1]), mesh), time.perf_counter()
     # On a CPU the host looks in after the first step, and now and then, for the bar; elsewhere an
     # epoch is one dispatch.
     stops = {0, bar.num_batches}
@@ -150,12 +176,69 @@ def _train_epoch(
     return state, seen, seconds
 
 
+def _row(
+    epoch: int,
+    learning_rate: float,
+    seen: Progress,
+    seconds: float,
+    validated: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns what the history keeps of an epoch of one seed."""
+    return {
+        "epoch": epoch,
+        "learning_rate": learning_rate,
+        "train_loss": float(seen.loss_sum) / int(seen.num_seen),
+        "train_accuracy": int(seen.num_correct) / int(seen.num_seen),
+        "validation_loss": validated["loss"],
+        "validation_accuracy": validated["accuracy"],
+        "grad_norm": float(seen.grad_norm),
+        "param_norm": float(seen.param_norm),
+        "update_norm": float(seen.update_norm),
+        "seconds": seconds,
+        "images_per_s": int(seen.num_seen) / seconds,
+    }
+
+
+def _write_scalars(writers: list[SummaryWriter], rows: list[dict[str, Any]]) -> None:
+    for writer, row in zip(writers, rows, strict=True):
+        for name in sorted(set(row) - {"epoch"}):
+            writer.add_scalar(name, row[name], row["epoch"])
+
+
+def _kept(is_best: list[bool], current: Any, best: Any) -> Any:
+    """Returns the current weights of the seeds that are at their best, else the best so far."""
+    if all(is_best):  # a copy: the state is donated to the next step
+        return jax.tree.map(lambda leaf: leaf.copy(), current)
+    if not any(is_best):
+        return best
+    chosen = np.array(is_best)
+    return jax.tree.map(
+        lambda new, old: jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+        current,
+        best,
+    )
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    """Says in a line how an epoch went: means over the seeds, and the range on validation."""
+    loss, accuracy = (
+        statistics.fmean(row[key] for row in rows) for key in ("train_loss", "train_accuracy")
+    )
+    validation = [row["validation_accuracy"] for row in rows]
+    shown = " to ".join(f"{value:.4f}" for value in sorted({min(validation), max(validation)}))
+    images_per_s = sum(row["images_per_s"] for row in rows)
+    return (
+        f"loss {loss:.4f}, accuracy {accuracy:.4f}; validation {shown}; "
+        f"{rows[0]['seconds']:.0f} s, {images_per_s:,.0f} images/s"
+    )
+
+
 class _EpochBar(ProgressBar):
     """The progress bar of a whole run; draws nothing where there is no terminal."""
 
-    def __init__(self, console: Console, epochs: int, num_batches: int) -> None:
+    def __init__(self, console: Console, label: str, epochs: int, num_batches: int) -> None:
         super().__init__(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -179,9 +262,9 @@ class _EpochBar(ProgressBar):
             self._task,
             completed=(epoch - 1) * self.num_batches + num_batches_done,
             epoch=epoch,
-            figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
-            f" accuracy {seen.num_correct / seen.num_seen:.3f}"
-            f" {seen.num_seen / seconds:,.0f} images/s",
+            figures=f"loss {np.sum(seen.loss_sum) / np.sum(seen.num_seen):.3f}"
+            f" accuracy {np.sum(seen.num_correct) / np.sum(seen.num_seen):.3f}"
+            f" {np.sum(seen.num_seen) / seconds:,.0f} images/s",
         )
 
 
@@ -195,14 +278,14 @@ def _best_epoch(history: dict[str, Any]) -> int:
 
 
 def _check_finite(seen: Progress) -> None:
-    for metric, step in (
-        ("loss", int(seen.first_bad_loss)),
-        ("gradient", int(seen.first_bad_gradient)),
+    for metric, steps in (
+        ("loss", seen.first_bad_loss),
+        ("gradient", seen.first_bad_gradient),
     ):
-        if step:
+        if step := int(np.max(steps)):  # of seeds side by side, one is enough
             raise UserError(
                 f"the {metric} of step {step} is not finite, and training cannot go on from there; "
                 "give a smaller --learning-rate"
             )
-    if not math.isfinite(seen.param_norm):
+    if not np.isfinite(seen.param_norm).all():
         raise UserError("the parameters are no longer finite; give a smaller --learning-rate")

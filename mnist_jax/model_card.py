@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from mnist_jax import seeds
 from mnist_jax.config import PLACES, default
 from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.files import read_json, write_text
@@ -109,7 +110,7 @@ accuracy differ by {metrics[expected_calibration_error]:.4f} on average (expecte
 {metrics[calibration_bins]} bins; 0 is perfect).
 
 Most frequent confusions: {confusions}.
-
+{over_seeds}
 {plots}
 
 ## Verification of the exported files
@@ -119,8 +120,7 @@ Most frequent confusions: {confusions}.
 ## Limitations
 
 - {limitations}
-- One training run with one seed: the intervals cover the choice of test images, not the luck of
-  training.
+- The intervals cover the choice of test images, not the luck of training.
 - Not tested: noise, rotation, other cameras and pens, and inputs made to deceive.
 
 ## How to load it
@@ -221,6 +221,7 @@ def _card(raw: dict, history: dict, folder: Path) -> str:
         best=history["epochs"][history["best_epoch"] - 1],
         results=_results(metrics),
         confusions=_confusions(metrics) or "none",
+        over_seeds=seeds.markdown(raw["seeds"]) if "seeds" in raw else "",
         plots="\n\n".join(f"![{PLOTS[name]}](plots/{name}.png)" for name in plots),
         verification_report=_verification(release["verification"]),
         limitations=LIMITATIONS[raw["metrics"]["dataset_id"]],

@@ -6,40 +6,37 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 from rich.console import Console
 
 from mnist_jax import (
     capsule_pictures,
     capsule_plots,
-    checkpoint,
     compilation_cache,
     data,
+    distributed,
     environment,
     evaluate,
     losses,
     model_card,
     release,
     run_folder,
+    seeds,
     verify,
 )
 from mnist_jax import log as log_module
 from mnist_jax import state as state_module
-from mnist_jax.augment import make_augment
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
 from mnist_jax.export import PATHS, onnx, safetensors, stablehlo
 from mnist_jax.files import read_json, write_bytes, write_json
-from mnist_jax.fit import fit
-from mnist_jax.models import MODELS
-from mnist_jax.optimizers import make_optimizer, make_schedule
+from mnist_jax.fit import Fitted
+from mnist_jax.mesh import make_mesh
 from mnist_jax.phases import TRAINING, Phases
-from mnist_jax.step import make_streams, make_train_steps
+from mnist_jax.training import Trained, build_model, load_trained, train_and_save
 
 LOGGER = logging.getLogger("mnist_jax")
 
@@ -54,18 +51,24 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
 
     Raises:
         UserError: the data, the folder or the configuration is at fault.
+        StoppedError: another process of the run was lost.
     """
+    distributed.join(config["coordinator"], config["num_processes"], config["process_id"])
+    with distributed.watched():
+        if distributed.is_writer():
+            return write_run(config, console, phases)
+        return help_along(config, phases)
+
+
+def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
+    """Runs every stage, in the run's folder; of several processes the first does."""
     run_dir = Path(config["output_dir"])
     with run_folder.claim(run_dir, config), log_module.to_file(run_dir / run_folder.LOG):
         LOGGER.info("run folder %s", run_dir)
         compilation_cache.use(os.environ)
         phases.end("imports")
         # ---- Data
-        dataset = prepare_data(config)
-        train, validation = (
-            data.read(dataset, split, config["image_side"]) for split in ("train", "validation")
-        )
-        check_batch_size(config["batch_size"], len(train.labels))
+        dataset, train, validation = read_data(config)
         phases.end("data")
         # ---- Model
         model = build_model(config, dataset)
@@ -77,18 +80,51 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
         write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
         phases.end("export check")
         # ---- Training
-        train_and_save(config, dataset, model, train, validation, run_dir, console, phases)
+        fitted = train_and_save(config, dataset, model, train, validation, run_dir, console, phases)
         phases.end(TRAINING)
-        # ---- Evaluation: the only use of the test split, after the epoch was chosen
-        trained = load_trained(config, dataset, run_dir)
-        test = data.read(dataset, "test", config["image_side"])
-        scores = evaluate_and_save(config, dataset, trained, test, run_dir)
-        phases.end("evaluation")
-        # ---- Export, verification, verdict, card
-        is_released = deliver(config, trained, test, scores, run_dir, console, phases)
-        run_folder.finish(run_dir)
-        LOGGER.info("time: %s", phases)
-        return 0 if is_released else 1
+        status = 2  # of the other processes, should what follows raise
+        try:
+            # ---- Evaluation: the only use of the test split, after the epoch was chosen
+            trained = load_trained(config, dataset, run_dir)
+            test = data.read(dataset, "test", config["image_side"])
+            scores = evaluate_and_save(config, dataset, trained, test, run_dir)
+            if config["num_seeds"] > 1:
+                measure_seeds(config, dataset, fitted, trained, test, run_dir)
+            phases.end("evaluation")
+            # ---- Export, verification, verdict, card
+            is_released = deliver(config, trained, test, scores, run_dir, console, phases)
+            run_folder.finish(run_dir)
+            LOGGER.info("time: %s", phases)
+            status = 0 if is_released else 1
+        finally:
+            distributed.share(status)
+        return status
+
+
+def help_along(config: Mapping[str, Any], phases: Phases) -> int:
+    """Trains with the first process, which writes, and waits for its verdict."""
+    compilation_cache.use(os.environ)
+    dataset, train, validation = read_data(config)
+    model = build_model(config, dataset)
+    nowhere = Path(config["output_dir"])  # nothing is written there
+    silent = Console(quiet=True)
+    train_and_save(config, dataset, model, train, validation, nowhere, silent, phases)
+    return distributed.share(None)
+
+
+def read_data(config: Mapping[str, Any]) -> tuple[Dataset, Split, Split]:
+    """Returns the data set with its train and validation splits, prepared if need be.
+
+    Raises:
+        UserError: the data is at fault, or a batch does not suit it or the devices.
+    """
+    make_mesh(config["mesh"], config["batch_size"])
+    dataset = prepare_data(config)
+    train, validation = (
+        data.read(dataset, split, config["image_side"]) for split in ("train", "validation")
+    )
+    check_batch_size(config["batch_size"], len(train.labels))
+    return dataset, train, validation
 
 
 def prepare_data(config: Mapping[str, Any]) -> Dataset:
@@ -110,38 +146,6 @@ def check_batch_size(batch_size: int, num_train: int) -> None:
         )
 
 
-class Trained(NamedTuple):
-    """A network with the weights that the checkpoint on disk holds."""
-
-    graphdef: Any
-    params: Any
-    model_state: Any
-
-
-def build_model(
-    config: Mapping[str, Any], dataset: Dataset, compute_dtype: str = "float32"
-) -> nnx.Module:
-    """Builds the network with its first weights; they depend on the seed alone."""
-    network = MODELS[config["model_id"]]
-    losses.check_criterion(config["criterion_id"], config["model_id"], network.criteria)
-    return network(
-        num_classes=len(dataset.class_names),
-        image_mean=dataset.image_mean,
-        image_std=dataset.image_std,
-        image_side=config["image_side"],
-        **{key: config[key] for key in network.choices},
-        rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
-        dtype=compute_dtype,
-    )
-
-
-def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Any:
-    """Returns the network's structure for training, which may compute in another precision."""
-    return nnx.split(nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"])))[
-        0
-    ]
-
-
 def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Returns what `config.json` records: everything that the run stands on."""
     return {
@@ -150,85 +154,6 @@ def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
         "dataset": {key: value for key, value in dataset._asdict().items() if key != "folder"},
         "environment": environment.describe(),
     }
-
-
-def train_and_save(
-    config: Mapping[str, Any],
-    dataset: Dataset,
-    model: nnx.Module,
-    train: Split,
-    validation: Split,
-    run_dir: Path,
-    console: Console,
-    phases: Phases,
-) -> None:
-    """Trains; leaves the best epoch's weights in the checkpoint and the history beside it."""
-    num_batches = len(train.labels) // config["batch_size"]
-    schedule = make_schedule(
-        config["schedule_id"],
-        config["learning_rate"],
-        num_steps=config["epochs"] * num_batches,
-        steps_per_epoch=num_batches,
-        decay=config["learning_rate_decay"],
-        floor=config["learning_rate_floor"],
-    )
-    optimizer = make_optimizer(
-        config["optimizer_id"],
-        schedule,
-        weight_decay=config["weight_decay"],
-        momentum=config["momentum"],
-    )
-    graphdef, params, model_state = state_module.take_apart(model)
-    keeps_average = config["ema_decay"] > 0
-    state = state_module.first_state(params, model_state, optimizer, keeps_average=keeps_average)
-    augment = make_augment(
-        config["augment_id"],
-        max_shift_px=config["augment_shift_px"],
-        max_rotation_degrees=config["augment_rotation_degrees"],
-    )
-    LOGGER.info(
-        "training %s: %s parameters, epochs: %d, steps in each: %d, on %s",
-        config["model_id"],
-        f"{state_module.num_parameters(params):,}",
-        config["epochs"],
-        num_batches,
-        jax.devices()[0].device_kind,
-    )
-    criterion, streams = losses.CRITERIA[config["criterion_id"]], make_streams(config["seed"])
-    with checkpoint.TrainingCheckpoints(run_dir / run_folder.TRAINING) as checkpoints:
-        fitted = fit(
-            state,
-            make_train_steps(
-                structure_in_training(config, dataset),
-                optimizer,
-                criterion,
-                streams,
-                batch_size=config["batch_size"],
-                augment=augment,
-                reconstruction_weight=config["reconstruction_weight"],
-                ema_decay=config["ema_decay"],
-            ),
-            evaluate.make_predict(graphdef, criterion),
-            schedule,
-            streams.shuffle,
-            train,
-            validation,
-            epochs=config["epochs"],
-            batch_size=config["batch_size"],
-            checkpoints=checkpoints,
-            tensorboard_dir=run_dir / run_folder.TENSORBOARD,
-            console=console,
-            phases=phases,
-        )
-    LOGGER.info("keeping epoch %d, the best on validation", fitted.history["best_epoch"])
-    checkpoint.save_released(run_dir, fitted.params, fitted.model_state)
-    write_json(run_dir / run_folder.HISTORY, fitted.history)
-
-
-def load_trained(config: Mapping[str, Any], dataset: Dataset, run_dir: Path) -> Trained:
-    """Reads back what was saved: from here on everything stands on the checkpoint on disk."""
-    graphdef, params, model_state = state_module.take_apart(build_model(config, dataset))
-    return Trained(graphdef, *checkpoint.load_released(run_dir, params, model_state))
 
 
 def evaluate_and_save(
@@ -256,6 +181,27 @@ def evaluate_and_save(
     write_json(run_dir / run_folder.METRICS, metrics)
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
     return scores
+
+
+def measure_seeds(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    fitted: Sequence[Fitted],
+    trained: Trained,
+    test: Split,
+    run_dir: Path,
+) -> None:
+    """Writes what every seed reaches; nothing is chosen by it."""
+    measured = seeds.measure(
+        fitted,
+        seeds.groups(config),
+        evaluate.make_predict(trained.graphdef, losses.CRITERIA[config["criterion_id"]]),
+        dataset.num_validation,
+        test,
+    )
+    write_json(run_dir / run_folder.SEEDS, measured)
+    for line in seeds.show(measured):
+        LOGGER.info(line)
 
 
 def num_exported_parameters(params: Mapping[str, Any]) -> int:
@@ -311,6 +257,8 @@ def deliver(
         "images_per_s": statistics.median(row["images_per_s"] for row in history["epochs"]),
     }
     verdict = release.judge(config, run, metrics, training, verification)
+    if config["num_seeds"] > 1:
+        verdict["seeds"] = read_json(run_dir / run_folder.SEEDS)
     if not config["skip_visualizations"]:
         from mnist_jax import plots  # 0.3 s, for which the first step need not wait
 

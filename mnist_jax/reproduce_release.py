@@ -55,6 +55,7 @@ def reproduce(options: argparse.Namespace) -> int:
             LOGGER.warning("%s", line)
         data_dir = run_data.prepare_data(run, options).folder.parents[2]
         places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": f"{folder}/run"}
+        places |= {"coordinator": "", "num_processes": 1, "process_id": 0}  # by itself
         try:
             pipeline.run({**run["config"], **places}, console, Phases())
         except StoppedError as stopped:  # its folder goes, so there is no going on

@@ -16,6 +16,7 @@ LOG = "pipeline.log"
 CONFIG = "logs/config.json"
 METRICS = "logs/metrics.json"
 HISTORY = "logs/history.json"
+SEEDS = "logs/seeds.json"  # of a run with several seeds
 VERIFICATION = "logs/verification.json"
 RELEASE = "logs/release.json"
 ROBUSTNESS = "logs/robustness.json"
@@ -156,7 +157,7 @@ def _make(run_dir: Path) -> list[Path]:
 
 def _has_results(run_dir: Path) -> bool:
     """Returns whether anything is there that took training to make."""
-    epochs = (run_dir / TRAINING).glob("[0-9]*")
+    epochs = (run_dir / TRAINING).rglob("[0-9]*")  # of several seeds, in a folder each
     return (run_dir / HISTORY).exists() or any(epochs)
 
 

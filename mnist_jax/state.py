@@ -1,5 +1,6 @@
 """What training changes, and the one place where a network is taken apart into arrays."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,3 +51,13 @@ def first_state(
 def num_parameters(params: Any) -> int:
     """Counts the trainable numbers."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Puts the arrays of several seeds side by side, along a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def pick(stacked: Any, index: int) -> Any:
+    """Takes one seed's arrays out of a stack."""
+    return jax.tree.map(lambda leaf: leaf[index], stacked)

@@ -1,6 +1,7 @@
 """The training step, and many of them on the device without the host in the way."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mnist_jax import state as state_module
 from mnist_jax.losses import reconstruction_loss
+from mnist_jax.mesh import keep_replicated, replicate, sharing, split
+from mnist_jax.models.convolution import stacked_weights
 from mnist_jax.optimizers import moving_average
 from mnist_jax.state import TrainState
 
@@ -19,14 +23,14 @@ from mnist_jax.state import TrainState
 class Streams(NamedTuple):
     """The root keys of a run's random streams; a step folds its number in."""
 
-    init: PRNGKeyArray
-    shuffle: PRNGKeyArray
-    augment: PRNGKeyArray
-    dropout: PRNGKeyArray
+    init: Key[Array, "*seeds"]
+    shuffle: Key[Array, "*seeds"]
+    augment: Key[Array, "*seeds"]
+    dropout: Key[Array, "*seeds"]
 
 
 def make_streams(seed: int) -> Streams:
-    """Derives every stream of a run from its one seed."""
+    """Derives every stream of a training from its one seed."""
     root = jax.random.key(seed)
     return Streams(*(jax.random.fold_in(root, index) for index in range(len(Streams._fields))))
 
@@ -44,9 +48,9 @@ class Progress(NamedTuple):
     first_bad_gradient: Int[Array, ""]
 
 
-def no_progress() -> Progress:
-    """Returns the progress before the first step."""
-    zero, none = jnp.float32(0), jnp.int32(0)
+def no_progress(shape: tuple[int, ...] = ()) -> Progress:
+    """Returns the progress before the first step; `(n,)`: that of n seeds side by side."""
+    zero, none = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
     return Progress(zero, none, none, zero, zero, zero, none, none)
 
 
@@ -65,6 +69,7 @@ def make_train_steps(
     augment: Callable[[Array, Array], Array] | None,
     reconstruction_weight: float,
     ema_decay: float,
+    mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainState, Progress]]:
     """Builds `train_steps(state, progress, images, labels, order, first_batch, num_batches)`.
 
@@ -72,23 +77,30 @@ def make_train_steps(
     with batch number `first_batch`, and returns the new state and progress; the state is donated.
     Images (uint8, `[n, side, side]`), labels and order stay on the device throughout.
 
+    Where `streams` are those of several seeds, stacked, the seeds are trained side by side: state,
+    progress and order are stacked as well, and each seed takes the steps that it would take alone.
+
     Args:
         graphdef: the network's structure.
         optimizer: what turns gradients into updates.
         criterion: the loss per example.
-        streams: the run's random streams.
+        streams: the random streams of one seed, or of several.
         batch_size: images a step.
         augment: changes the images of a batch, given a key; None: nothing does.
         reconstruction_weight: of the error of the images that the network draws, if it draws any.
         ema_decay: of the average of the parameters, if the state keeps one.
+        mesh: the devices that share each batch; None: there is one.
     """
+    is_stacked = streams.init.ndim == 1
 
-    def loss_fn(params, model_state, step, images, labels):
+    def loss_fn(params, model_state, streams, step, images, labels):
         images = images_to_float(images)
         if augment is not None:
             images = augment(jax.random.fold_in(streams.augment, step), images)
         model = state_module.rebuild(graphdef, params, model_state)
-        outputs = model(images, rngs=nnx.Rngs(dropout=jax.random.fold_in(streams.dropout, step)))
+        rngs = nnx.Rngs(dropout=jax.random.fold_in(streams.dropout, step))
+        with sharing(mesh), stacked_weights(model) if is_stacked else nullcontext():
+            outputs = model(images, rngs=rngs)
         losses = criterion(outputs, labels)
         if reconstruction_weight and hasattr(model, "reconstruct"):
             drawn = model.reconstruct(outputs, labels)
@@ -97,11 +109,12 @@ def make_train_steps(
         _, _, model_state = state_module.take_apart(model)  # a call may have changed it
         return losses.mean(), (losses.sum(), num_correct, model_state)
 
-    def one_step(state, progress, images, labels, order, batch_number):
+    def one_step(streams, state, progress, images, labels, order, batch_number):
         chosen = jax.lax.dynamic_slice(order, (batch_number * batch_size,), (batch_size,))
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (loss_sum, num_correct, model_state)), gradients = value_and_grad(
-            state.params, state.model_state, state.step, images[chosen], labels[chosen]
+            *(state.params, state.model_state, streams, state.step),
+            *split((images[chosen], labels[chosen]), mesh),
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -120,33 +133,39 @@ def make_train_steps(
         average = state.average
         if average is not None:
             average = moving_average(average, params, step, ema_decay)
-        return TrainState(step, params, average, model_state, opt_state), progress
+        state = TrainState(step, params, average, model_state, opt_state)
+        return keep_replicated((state, progress), mesh)
 
-    return _repeated(one_step)
+    if is_stacked:
+        one_step = jax.vmap(one_step, in_axes=(0, 0, 0, None, None, 0, None))
+    return partial(_repeated(one_step), replicate(streams, mesh))
 
 
 def _repeated(one_step: Callable[..., tuple[TrainState, Progress]]) -> Callable[..., Any]:
-    """Builds the function that takes many steps, in the way that suits the device."""
+    """Builds the function that takes many steps, in the way that suits the device.
+
+    The streams are among its arguments, so that every seed has the same compiled code.
+    """
     if jax.default_backend() == "cpu":
         # XLA's CPU backend compiles convolution gradients inside a loop to unoptimised code
         # (openxla/xla conv_canonicalization.cc visits the entry computation alone), so the loop is
         # Python's: it only dispatches, the data stays where it is.
-        jitted = jax.jit(one_step, donate_argnums=0)
+        jitted = jax.jit(one_step, donate_argnums=1)
 
-        def train_steps(state, progress, images, labels, order, first_batch, num_batches):
-            for batch_number in range(first_batch, first_batch + num_batches):
-                state, progress = jitted(state, progress, images, labels, order, batch_number)
+        def train_steps(streams, state, progress, images, labels, order, first_batch, num_batches):
+            for number in range(first_batch, first_batch + num_batches):
+                state, progress = jitted(streams, state, progress, images, labels, order, number)
             return state, progress
 
         return train_steps
 
-    @partial(jax.jit, donate_argnums=0, static_argnames="num_batches")
+    @partial(jax.jit, donate_argnums=1, static_argnames="num_batches")
     def train_steps_in_one_dispatch(
-        state, progress, images, labels, order, first_batch, num_batches
+        streams, state, progress, images, labels, order, first_batch, num_batches
     ):
         def body(index, carry):
             state, progress = carry
-            return one_step(state, progress, images, labels, order, first_batch + index)
+            return one_step(streams, state, progress, images, labels, order, first_batch + index)
 
         return jax.lax.fori_loop(0, num_batches, body, (state, progress))
 
@@ -160,7 +179,9 @@ def _first(earlier: Array, is_bad: Array, step: Array) -> Array:
 
 @partial(jax.jit, static_argnames="num_examples")
 def shuffled(
-    key: PRNGKeyArray, epoch: int | Array, num_examples: int
-) -> Int[Array, " num_examples"]:
-    """Returns the order of the examples in an epoch, a permutation."""
+    key: Key[Array, "*seeds"], epoch: int | Array, num_examples: int
+) -> Int[Array, "*seeds num_examples"]:
+    """Returns the order of the examples in an epoch, a permutation; for stacked keys one each."""
+    if key.ndim == 1:
+        return jax.vmap(lambda one: shuffled(one, epoch, num_examples))(key)
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)

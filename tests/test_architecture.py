@@ -19,14 +19,17 @@ ORDER = [
     {"log", "environment", "phases"},
     {"compilation_cache"},
     {"data"},
+    {"mesh"},
     {"models", "losses", "optimizers"},
     {"augment"},
-    {"state"},
+    {"state", "distributed"},
     {"step"},
     {"run_folder", "run_data"},
     {"checkpoint"},
     {"evaluate"},
     {"fit"},
+    {"seeds"},
+    {"training"},
     {"export"},
     {"latency"},
     {"verify"},
@@ -52,7 +55,7 @@ SOLE_IMPORTERS = {
     "matplotlib": {"plots", "capsule_plots"},
     "tensorflow_datasets": {"data"},
     "absl": {"config", "data"},
-    "flax": {"models", "state", "step", "export", "verify", "pipeline", "multi_mnist"},
+    "flax": {"models", "state", "step", "export", "verify", "training", "multi_mnist"},
     "tensorflow": set(),
     "pickle": set(),
 }
@@ -126,4 +129,4 @@ def test_files_stay_readable():
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno + 1
                 assert length <= 90, f"{path.name}: {node.name} has {length} lines"
-    assert total <= 11_500
+    assert total <= 12_500

@@ -95,6 +95,7 @@ def test_a_config_cannot_be_changed_afterwards():
 def test_the_hash_is_of_what_matters():
     base = config_hash(read())
     assert base == config_hash(read("-q", "--data-dir=a", "--manual-dir=b", "--output-dir=c"))
+    assert base == config_hash(read("--config.mesh=0", "--config.coordinator=auto"))
     assert base != config_hash(read("--seed=1"))
     assert base == config_hash(json.loads(json.dumps(dict(read()))))  # as config.json gives it back
 
@@ -143,6 +144,13 @@ def test_no_value_gets_past_with_anything_but_a_config_or_one_line(key, value):
         (["--model-id=mnist_capsule_v1", "--config.primary_factor=0.0"], "above 0 and at most 1"),
         (["--model-id=mnist_capsule_v1", "--config.routing_iterations=0"], "from 1 to 10"),
         (["--config.image_side=41"], "must be even"),
+        (["--config.num_seeds=0"], "num_seeds is 0, but must be from 1 to"),
+        (["--seed=4294967295", "--config.num_seeds=2"], "num_seeds is 2, but must be from 1 to 1"),
+        (["--config.mesh=-1"], "mesh is -1, but must be from 0 to"),
+        (["--config.coordinator=host"], "coordinator is 'host', but must be HOST:PORT or auto"),
+        (["--config.coordinator=a:1"], "num_processes is 1, but must be from 2 to"),
+        (["--config.num_processes=2"], "num_processes is 2, but must be .* else 1"),
+        (["--config.process_id=1"], "process_id is 1, but must be from 0 to 0"),
         (["--config.image_side=27"], "from 28 to 64"),
         (["--config.image_side=40", "--config.augment_id=byerly"], "28 with augment_id byerly"),
     ],

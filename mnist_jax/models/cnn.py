@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from mnist_jax.mesh import on_each_part
 from mnist_jax.models.dropout import dropout
 from mnist_jax.models.max_pool import max_pool_2x2
 from mnist_jax.models.winograd import conv_conv_pool
@@ -61,7 +62,7 @@ class CNN(nnx.Module):
             # The same three layers, where their gradients would be slow; tiled for this size.
             layers = (self.conv1.kernel, self.conv1.bias, self.conv2.kernel, self.conv2.bias)
             weights = (layer[...] for layer in layers)  # pyright: ignore[reportOptionalSubscript]
-            x = conv_conv_pool(x, *weights)  # (batch, 12, 12, 64)
+            x = on_each_part(conv_conv_pool, x, *weights)  # (batch, 12, 12, 64)
         else:
             x = nnx.relu(self.conv1(x))  # (batch, 26, 26, 32)
             x = nnx.relu(self.conv2(x))  # (batch, 24, 24, 64)
