@@ -63,7 +63,8 @@ def record(
         "lengths_below": jnp.sqrt((capsules_below**2).sum(axis=-1)),
     }
     contents = io.BytesIO()
-    np.savez_compressed(contents, **{name: np.asarray(array) for name, array in arrays.items()})
+    named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez_compressed(contents, **named)
     write_bytes(run_dir / run_folder.CAPSULES, contents.getvalue())
 
 

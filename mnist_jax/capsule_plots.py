@@ -48,7 +48,7 @@ def _reconstructions(arrays: dict[str, np.ndarray], class_names: list[str]) -> F
     # Long names need room between the columns.
     size = 0.85 if max(map(len, class_names)) < 4 else 1.2
     figure = Figure(figsize=(1.5 + size * columns, 0.8 + (size + 0.1) * len(rows)))
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.01, hspace=0)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.01, hspace=0)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for cells, (label, pictures, first) in zip(grid, rows, strict=True):
         for axes in cells:
@@ -124,8 +124,8 @@ def _couplings(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
     figure = Figure(figsize=(1 + 0.85 * columns, 1.2 + 0.85 * num_images))
     if not is_grid:
         figure.set_size_inches(8, 1.4 + 1.3 * num_images)
-    ratios = {} if is_grid else {"width_ratios": [1, 4]}
-    grid = figure.subplots(num_images, columns, squeeze=False, **ratios)
+    widths = None if is_grid else [1, 4]
+    grid = figure.subplots(num_images, columns, squeeze=False, width_ratios=widths)
     for index, cells in enumerate(grid):
         for axes in cells:
             _bare(axes)

@@ -225,12 +225,9 @@ def fit(config: Mapping[str, Any], model: nnx.Module, train: Split, num_classes:
 def fixed_pairs(test: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images, uint8 `[n, 36, 36]`, and labels, `[n, 2]`, of the fixed test pairs."""
     key = jax.random.key(SEED_OF_TEST_PAIRS)
-    digits, labels = make_pairs(
-        key,
-        jnp.arange(len(test.labels)),
-        *jax.device_put(tuple(test)),
-        sort_by_class(test.labels, num_classes),
-    )
+    images, labels = jax.device_put((test.images, test.labels))
+    partners = sort_by_class(test.labels, num_classes)
+    digits, labels = make_pairs(key, jnp.arange(len(test.labels)), images, labels, partners)
     images = jnp.rint(overlay(digits)[..., 0] * 255).astype(jnp.uint8)
     return np.asarray(images), np.asarray(labels).T
 
@@ -280,7 +277,8 @@ def run(config: Mapping[str, Any], console: Console) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 where file and network agree, 1 where they do not, 2 on a mistake."""
     try:
-        config = config_module.parse(arguments, {**env_file(), **os.environ}, datetime.now())
+        environment = {**env_file(), **os.environ}
+        config = config_module.parse(arguments, environment, datetime.now())
         if config is None:
             print(__doc__)
             return 0

@@ -170,8 +170,8 @@ def _robustness(runs: list[dict[str, Any]]) -> Figure:
     others = [row["name"] for row in runs[0]["challenges"] if row["name"] != "rotation"]
     others = list(dict.fromkeys(others))
     figure = Figure(figsize=(9.5 if others else 7, 4.4))
-    widths = {"width_ratios": [2, 0.6 + 0.5 * len(others)]} if others else {}
-    axes = figure.subplots(1, 2 if others else 1, sharey=True, squeeze=False, **widths)[0]
+    widths = [2, 0.6 + 0.5 * len(others)] if others else [1]
+    axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
     for index, run in enumerate(runs):
         look = {"color": (BLUE, ORANGE, VERMILLION, "#009E73")[index % 4]}
         marker = ("o", "s", "^", "D")[index % 4]
