@@ -21,6 +21,7 @@ LOGGER = logging.getLogger("mnist_jax.serve")
 
 POLL_S = 1.0
 DRAIN_S = 20  # that requests have to end when the server is told to stop
+BACKLOG = 1024  # connections that the kernel keeps until they are taken up
 
 
 def make_parser() -> Parser:
@@ -72,7 +73,7 @@ def serve(options: argparse.Namespace) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
-            backlog=1024,
+            backlog=BACKLOG,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_S,
         )
@@ -88,6 +89,7 @@ async def _serve(
 ) -> None:
     grpc_server, grpc_port = rpc.make_server(models, options.host, options.grpc_port)
     await grpc_server.start()
+    listener.listen(BACKLOG)  # before it is said: from here on the kernel keeps who comes early
     host = f"[{options.host}]" if ":" in options.host else options.host
     LOGGER.info(
         "serving %s at http://%s:%d, gRPC at %s:%d; Ctrl-C stops",
