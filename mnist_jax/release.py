@@ -160,8 +160,9 @@ def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, A
         whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
         rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))
     classes = metrics.get("per_class")
-    is_list = isinstance(classes, list) and all(isinstance(row, dict) for row in classes)
-    worst = _worst_class(classes if is_list else [])
+    if not isinstance(classes, list) or not all(isinstance(row, dict) for row in classes):
+        classes = []
+    worst = _worst_class(classes)
     threshold = config["min_per_class_accuracy"]
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
 

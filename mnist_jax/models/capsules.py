@@ -123,7 +123,7 @@ def dynamic_routing(
         sums = _product(couplings, votes if is_last else steering_votes)
         # Row j holds capsule j in its own columns, else zeros: [batch, classes, columns].
         capsules = squash((sums + bias_row) * own_columns)
-    if num_iterations == 1:
+    if isinstance(couplings, np.ndarray):  # after one iteration
         couplings = jnp.full((1, classes, votes.shape[1]), 1 / classes)
     return jnp.sum(capsules, axis=1).reshape(-1, classes, dims), couplings
 
