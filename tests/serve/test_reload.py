@@ -182,3 +182,27 @@ def test_a_model_that_is_no_model_is_reported(watched, publish, models, tmp_path
         assert client.is_model_ready("other", "1")
         index = client.get_model_repository_index()
     assert json.dumps(index).count("UNAVAILABLE") == 1
+
+
+def test_a_server_killed_while_a_version_is_published_leaves_a_repository_that_loads(
+    serve, repository, models, publish, promote
+):
+    draw = random.Random(0)
+    for number in (3, 4, 5):
+        with serve(repository, without_jax=True) as server:
+            publisher = threading.Thread(
+                target=lambda number=number: (
+                    publish(repository, "digits", number, models[0]),
+                    promote(repository, "digits", number),
+                )
+            )
+            publisher.start()
+            time.sleep(draw.uniform(0, 1.2))  # the server looks every second
+            server.process.kill()
+            server.process.wait(30)
+            publisher.join()
+    with serve(repository, without_jax=True) as server:
+        versions, champion = state(server)
+    assert champion == "5"
+    assert {version["state"] for version in versions.values()} == {"READY"}
+    assert set(versions) >= {"3", "4", "5"}
