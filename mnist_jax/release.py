@@ -18,6 +18,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operato
 BYTES_PER_MB = 1_000_000
 # From this many test images on, a score without one error is more likely a leak than a feat.
 NUM_EXAMPLES_TO_DOUBT_PERFECTION = 1000
+MOST_EXAMPLES = 2**31  # no test split has as many; SciPy's intervals fail on far larger counts
 
 
 def judge(
@@ -193,7 +194,8 @@ def _worst_class(classes: list[dict]) -> dict[str, Any]:
 def _proportion(counts: dict) -> dict[str, Any]:
     """num_correct of num_examples as a row's measured (0 to 1), n, interval_95 and detail."""
     num_correct, n = counts.get("num_correct"), counts.get("num_examples")
-    if type(num_correct) is not int or type(n) is not int or n == 0 or not 0 <= num_correct <= n:
+    are_counts = type(num_correct) is int and type(n) is int
+    if not are_counts or not 0 <= num_correct <= n or not 0 < n < MOST_EXAMPLES:
         absurd = f"num_correct {num_correct} of num_examples {n} is no proportion"
         return {"measured": None, "n": None, "interval_95": None, "detail": absurd}
     interval = wilson(num_correct, n)

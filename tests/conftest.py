@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("unhurried", deadline=None)
+# How long an example takes says more about the machine than about the code. The same examples each
+# time, so that a commit passes or fails by what it changes; --hypothesis-profile=new looks further.
+settings.register_profile("new", deadline=None, max_examples=1_000)
+settings.register_profile("unhurried", deadline=None, derandomize=True)
 settings.load_profile("unhurried")
 # For scripts/mutate: the same examples for every mutant, and no time spent on making them smaller.
 settings.register_profile(
