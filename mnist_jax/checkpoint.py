@@ -1,8 +1,9 @@
 """Checkpoints; nothing else imports orbax.
 
-While a run trains, `models/training/` holds its last two epochs, each with everything needed to go
-on. A finished run keeps `models/checkpoint/` alone: the weights that are released. Each carries a
-SHA-256 over all it holds: orbax itself does not notice a bit that has flipped in an array.
+While a run trains, `models/training/` holds its last two checkpoints, each with everything needed
+to go on, by the number of steps taken. A finished run keeps `models/checkpoint/` alone: the weights
+that are released. Each carries a SHA-256 over all it holds: orbax itself does not notice a bit that
+has flipped in an array.
 """
 
 import hashlib
@@ -54,21 +55,21 @@ class TrainingCheckpoints:
         """Waits for the writing to end.
 
         Raises:
-            UserError: an epoch could not be written; not if another error is on its way already.
+            UserError: what was saved could not be written; not if another error is on its way.
         """
         with suppress(UserError) if kind else nullcontext(), _writing(self._folder):
             self._manager.close()
 
-    def save(self, epoch: int, arrays: Any, history: dict[str, Any]) -> None:
+    def save(self, step: int, arrays: Any, history: dict[str, Any]) -> None:
         """Saves a pytree of arrays and the history so far, in the background.
 
         Raises:
-            UserError: this epoch or the one before could not be written.
+            UserError: this checkpoint or the one before could not be written.
         """
         arrays = _to_write(arrays)
         with _writing(self._folder):
             self._manager.save(
-                epoch,
+                step,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays), history=ocp.args.JsonSave(history)
                 ),
@@ -76,43 +77,43 @@ class TrainingCheckpoints:
             )
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Returns arrays and history of the last epoch that is whole, or None where none was saved.
+        """Returns arrays and history of the last checkpoint that is whole; None: there is none.
 
-        Epochs after it are damaged; they are deleted, and a warning says so.
+        Those after it are damaged; they are deleted, and a warning says so.
 
         Args:
             like: a pytree of arrays with the structure, shapes and dtypes that were saved.
 
         Raises:
-            UserError: every epoch is damaged.
+            UserError: every checkpoint is damaged.
         """
         like = _to_write(like)
         damaged: dict[int, str] = {}
-        for epoch in sorted(self._manager.all_steps(), reverse=True):
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._restore(epoch, like)
+                restored = self._restore(step, like)
             except Exception as error:  # orbax raises whatever its storage does
-                damaged[epoch] = (
-                    f"{self._folder / str(epoch)} cannot be restored ({first_line(error)})"
+                damaged[step] = (
+                    f"{self._folder / str(step)} cannot be restored ({first_line(error)})"
                 )
                 continue
             for later, problem in damaged.items():
-                LOGGER.warning("%s; the epoch before is taken instead", problem)
+                LOGGER.warning("%s; the one before is taken instead", problem)
                 self._manager.delete(later)
             return restored
         for problem in damaged.values():
             raise UserError(f"{problem}; delete {self._folder} to train from the beginning")
         return None
 
-    def _restore(self, epoch: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         restored = self._manager.restore(
-            epoch,
+            step,
             args=ocp.args.Composite(
                 arrays=ocp.args.StandardRestore(like), history=ocp.args.JsonRestore()
             ),
         )
         arrays, history = restored["arrays"], restored["history"]
-        _check(self._manager.metadata(epoch), arrays, history)
+        _check(self._manager.metadata(step), arrays, history)
         return arrays, history
 
 

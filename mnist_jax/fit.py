@@ -1,6 +1,5 @@
 """A run's epochs: train, validate, keep the best, be ready to go on after an interruption."""
 
-import itertools
 import logging
 import statistics
 import time
@@ -28,9 +27,10 @@ from mnist_jax.mesh import one_copy, replicate
 from mnist_jax.phases import FIRST_STEP, Phases
 from mnist_jax.state import TrainState, pick
 from mnist_jax.step import Progress, no_progress, shuffled
+from mnist_jax.stopping import Stop, deferred
 
 LOGGER = logging.getLogger("mnist_jax")
-CPU_STEPS_BETWEEN_REPORTS = 20
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Fitted(NamedTuple):
@@ -40,6 +40,20 @@ class Fitted(NamedTuple):
     model_state: Any
     history: dict[str, Any]
     last: tuple[Any, Any]  # the last epoch's weights: params and model_state
+
+
+class _Reached(NamedTuple):
+    """How far a training has come: what a checkpoint holds."""
+
+    state: TrainState
+    best: tuple[Any, Any]
+    histories: list[dict[str, Any]]  # of the epochs that are over, for each seed
+    progress: Progress  # in the epoch that is under way
+    seconds: float  # that this epoch has taken
+
+    @property
+    def num_steps(self) -> int:
+        return int(np.max(jax.device_get(self.state.step)))  # of seeds side by side all are alike
 
 
 def fit(
@@ -60,7 +74,9 @@ def fit(
     phases: Phases,
     mesh: Mesh | None = None,
 ) -> list[Fitted]:
-    """Trains for `epochs`, going on after the last epoch that `checkpoints` holds.
+    """Trains for `epochs`, going on after the last step that `checkpoints` holds.
+
+    Each epoch is saved, and so is the step that SIGTERM or Ctrl-C finds under way.
 
     An epoch is a pass over a new permutation of the train split; what does not fill a batch is left
     out of it. The best epoch has the most correct validation images, then the smallest validation
@@ -77,7 +93,7 @@ def fit(
         validation: what to choose the epoch by.
         epochs: at least 1.
         batch_size: at most the size of `train`.
-        checkpoints: where each epoch is saved; None in the processes that write nothing.
+        checkpoints: where the run is saved; None in the processes that write nothing.
         tensorboard_dirs: where the scalars go, a folder for each seed; none: they go nowhere.
         label: names the seeds in the log and the bar, with a space after it; or empty.
         console: where the progress bar goes, if it is a terminal.
@@ -89,91 +105,132 @@ def fit(
 
     Raises:
         UserError: a loss or a gradient is not finite; the message names the step.
+        KeyboardInterrupt: a signal asked to stop; what was trained until then is saved.
     """
-    num_seeds = shuffle_key.size
-    histories: list[dict[str, Any]] = [{"best_epoch": 0, "epochs": []} for _ in range(num_seeds)]
+    num_seeds, num_batches = shuffle_key.size, len(train.labels) // batch_size
 
     def apart(tree: Any) -> list[Any]:
         """Returns each seed's share."""
         is_stacked = shuffle_key.ndim == 1
         return [pick(tree, index) for index in range(num_seeds)] if is_stacked else [tree]
 
-    best: tuple[Any, Any] = (state.weights, state.model_state)
-    restored = _restored(checkpoints, {"state": state, "best": best})
-    if restored is not None:
-        state, best, histories = restored
-        LOGGER.info("%sgoing on after epoch %d", label, len(histories[0]["epochs"]))
-    everywhere, on_device = replicate((state, (train.images, train.labels)), mesh)
+    reached = _restored(
+        checkpoints,
+        _Reached(
+            state,
+            jax.tree.map(jnp.copy, (state.weights, state.model_state)),  # the state is donated
+            [{"best_epoch": 0, "epochs": []} for _ in range(num_seeds)],
+            no_progress(shuffle_key.shape),
+            0.0,
+        ),
+    )
+    state, best, histories, progress, seconds = reached
+    first_epoch, first_batch = divmod(reached.num_steps, num_batches)
+    if reached.num_steps:
+        LOGGER.info("%sgoing on after %s", label, _place(first_epoch, first_batch))
+    everywhere, progress = replicate((state, progress), mesh)
+    on_device = replicate((train.images, train.labels), mesh)
     validation_on_device = jax.device_put((validation.images, validation.labels))
-    bar = _EpochBar(console, label, epochs, len(train.labels) // batch_size)
+    bar = _EpochBar(console, label, epochs, num_batches)
     with ExitStack() as stack, bar:
+        # Of several processes none stops by itself: the others would wait for its next step.
+        stop = stack.enter_context(deferred(is_wanted=jax.process_count() == 1))
         writers = [stack.enter_context(SummaryWriter(str(path))) for path in tensorboard_dirs]
-        for epoch in range(len(histories[0]["epochs"]) + 1, epochs + 1):
+        for epoch in range(first_epoch + 1, epochs + 1):
             order = replicate(shuffled(shuffle_key, epoch, len(train.labels)), mesh)
-            everywhere, seen, seconds = _train_epoch(
-                everywhere, train_steps, on_device, order, epoch, bar, phases, mesh
+            everywhere, progress, num_done, seconds = _train_epoch(
+                *(everywhere, progress, first_batch, seconds),
+                *(train_steps, on_device, order, epoch, bar, phases, stop),
             )
-            state = one_copy(everywhere, mesh)
-            learning_rate = float(np.asarray(schedule(epoch * bar.num_batches - 1)))
+            state, so_far = one_copy((everywhere, progress), mesh)
+            if num_done < num_batches:
+                _save(checkpoints, _Reached(state, best, histories, so_far, seconds))
+                LOGGER.info("%sstopping after %s", label, _place(epoch - 1, num_done))
+                stop.now()
+            learning_rate = float(np.asarray(schedule(epoch * num_batches - 1)))
             weights_now = (state.weights, state.model_state)
-            shares = zip(histories, apart(weights_now), apart(seen), strict=True)
-            for history, weights, progress in shares:
+            shares = zip(histories, apart(weights_now), apart(jax.device_get(so_far)), strict=True)
+            for history, weights, seen in shares:
                 scores, losses = predict(*weights, *validation_on_device)
                 validated = summarise(scores, losses, validation.labels)
-                history["epochs"].append(_row(epoch, learning_rate, progress, seconds, validated))
+                history["epochs"].append(_row(epoch, learning_rate, seen, seconds, validated))
                 history["best_epoch"] = _best_epoch(history)
             rows = [history["epochs"][-1] for history in histories]
             is_best = [history["best_epoch"] == epoch for history in histories]
             best = _kept(is_best, weights_now, best)
+            so_far, first_batch, seconds = no_progress(shuffle_key.shape), 0, 0.0
+            progress = replicate(so_far, mesh)
             if checkpoints is not None:
-                checkpoints.save(epoch, {"state": state, "best": best}, {"histories": histories})
+                _save(checkpoints, _Reached(state, best, histories, so_far, seconds))
                 _write_scalars(writers, rows)
             LOGGER.info("%sepoch %d/%d: %s", label, epoch, epochs, _summary(rows))
+            stop.now()
     last = apart((state.weights, state.model_state))
     seeds = zip(apart(best), histories, last, strict=True)
     return [Fitted(kept[0], kept[1], history, final) for kept, history, final in seeds]
 
 
-def _restored(
-    checkpoints: TrainingCheckpoints | None, like: dict[str, Any]
-) -> tuple[TrainState, Any, list[dict[str, Any]]] | None:
-    """Returns state, best weights and histories as last saved, the same to all processes."""
-    found = None if checkpoints is None else checkpoints.restore_latest(like)
-    arrays, saved = found or (like, None)
-    saved = share(saved)
-    if saved is None:
-        return None
-    arrays = share_arrays(arrays)
-    return arrays["state"], arrays["best"], saved["histories"]
+def _place(num_epochs_done: int, num_batches_done: int) -> str:
+    """Says where a training is."""
+    if not num_batches_done:
+        return f"epoch {num_epochs_done}"
+    return f"step {num_batches_done} of epoch {num_epochs_done + 1}"
+
+
+def _save(checkpoints: TrainingCheckpoints | None, reached: _Reached) -> None:
+    if checkpoints is not None:
+        arrays = {"state": reached.state, "best": reached.best, "progress": reached.progress}
+        rest = {"histories": reached.histories, "seconds": reached.seconds}
+        checkpoints.save(reached.num_steps, arrays, rest)
+
+
+def _restored(checkpoints: TrainingCheckpoints | None, start: _Reached) -> _Reached:
+    """Returns how far the run had come when last saved, or its start; the same to all processes."""
+    arrays = {"state": start.state, "best": start.best, "progress": start.progress}
+    found = None if checkpoints is None else checkpoints.restore_latest(arrays)
+    arrays, rest = found or (arrays, None)
+    rest = share(rest)
+    if rest is None:
+        return start
+    return _Reached(**share_arrays(arrays), **rest)
 
 
 def _train_epoch(
     state: TrainState,
+    progress: Progress,
+    num_done: int,
+    seconds: float,
     train_steps: Callable[..., tuple[TrainState, Progress]],
     on_device: tuple[jax.Array, jax.Array],
     order: jax.Array,
     epoch: int,
     bar: "_EpochBar",
     phases: Phases,
-    mesh: Mesh | None,
-) -> tuple[TrainState, Progress, float]:
-    """Takes an epoch's steps; returns the state, what was seen, and the seconds it took."""
-    progress, start = replicate(no_progress(order.shape[:-1]), mesh), time.perf_counter()
-    # On a CPU the host looks in after the first step, and now and then, for the bar; elsewhere an
-    # epoch is one dispatch.
-    stops = {0, bar.num_batches}
-    if jax.default_backend() == "cpu":
-        stops |= {1, *range(0, bar.num_batches, CPU_STEPS_BETWEEN_REPORTS)}
-    for first, end in itertools.pairwise(sorted(stops)):
-        state, progress = train_steps(state, progress, *on_device, order, first, end - first)
+    stop: Stop,
+) -> tuple[TrainState, Progress, int, float]:
+    """Takes the steps of an epoch that are not done; ends early where the run is to stop.
+
+    Returns the state, what the epoch has seen, and how many steps and seconds it has taken.
+    """
+    # On a CPU the host looks in after the first step, and now and then; elsewhere an epoch is one
+    # dispatch.
+    num_next = 1 if jax.default_backend() == "cpu" else bar.num_batches
+    while num_done < bar.num_batches:
+        start, num_next = time.perf_counter(), min(num_next, bar.num_batches - num_done)
+        state, progress = train_steps(state, progress, *on_device, order, num_done, num_next)
         seen = jax.device_get(progress)
-        if end > 1 or end == bar.num_batches:  # what one step breaks, the next one's loss will name
-            _check_finite(seen)
-        seconds = time.perf_counter() - start
-        bar.show(epoch, end, seen, seconds)
+        num_done += num_next
+        if num_done > 1 or num_done == bar.num_batches:
+            _check_finite(seen)  # what one step breaks, the next one's loss will name
+        took = time.perf_counter() - start
+        seconds += took
+        num_next = max(1, round(num_next * SECONDS_BETWEEN_LOOKS / took))
+        bar.show(epoch, num_done, seen, seconds)
         if FIRST_STEP not in phases.seconds:
             phases.end(FIRST_STEP)
-    return state, seen, seconds
+        if stop.is_asked:
+            break
+    return state, progress, num_done, seconds
 
 
 def _row(

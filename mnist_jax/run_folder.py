@@ -32,7 +32,7 @@ FOLDERS = ("logs", "models", "model_card", "model_card/plots")
 def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Makes the folder, or takes up an unfinished run of the same configuration in it.
 
-    Whatever ends the run before its first epoch is saved leaves the disk as it was. What a killed
+    Whatever ends the run before its first checkpoint leaves the disk as it was. What a killed
     run has left half-written is removed.
 
     Raises:
@@ -172,7 +172,7 @@ def _empty(run_dir: Path) -> None:
 def _interrupted(run_dir: Path, error: KeyboardInterrupt, is_kept: bool) -> StoppedError:
     status = 143 if isinstance(error, Terminated) else 130
     if not is_kept:
-        return StoppedError("interrupted before the first epoch was saved; nothing is left", status)
+        return StoppedError("interrupted before the first step was saved; nothing is left", status)
     return StoppedError(f"interrupted; the same flags and --output-dir {run_dir} go on", status)
 
 

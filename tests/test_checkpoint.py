@@ -80,7 +80,7 @@ def test_a_damaged_epoch_is_left_for_the_one_before(tmp_path, caplog, capfd, dam
     assert_is_of(restore(tmp_path), 1)
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "mnist_jax"]
     assert f"{tmp_path / '2'} cannot be restored" in warning
-    assert "the epoch before is taken instead" in warning
+    assert "the one before is taken instead" in warning
     assert capfd.readouterr().err == ""
     save(tmp_path, 2)
     assert_is_of(restore(tmp_path), 2)

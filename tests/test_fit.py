@@ -1,3 +1,5 @@
+import signal
+
 import jax
 import numpy as np
 import optax
@@ -5,12 +7,13 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
+from mnist_jax import command
 from mnist_jax import fit as fit_module
 from mnist_jax import state as state_module
 from mnist_jax.augment import make_augment
 from mnist_jax.checkpoint import TrainingCheckpoints, load_released, save_released
 from mnist_jax.data import Split
-from mnist_jax.errors import UserError
+from mnist_jax.errors import Terminated, UserError
 from mnist_jax.evaluate import make_predict
 from mnist_jax.losses import nll
 from mnist_jax.models import MODELS
@@ -31,7 +34,7 @@ def stripes(num_images, seed):
 TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
 
 
-def run(folder, epochs, learning_rate=0.001, ema_decay=0.0):
+def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
     streams = make_streams(0)
     model = MODELS["mnist_cnn_v1"](
         num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
@@ -49,10 +52,17 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0):
         reconstruction_weight=0.0,
         ema_decay=ema_decay,
     )
+
+    def train_steps(state, *others):
+        state, progress = steps(state, *others)
+        if signalled_at and int(state.step) >= signalled_at[0]:
+            signal.raise_signal(signalled_at[1])
+        return state, progress
+
     with TrainingCheckpoints(folder / "training") as checkpoints:
         (fitted,) = fit_module.fit(
             state_module.first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
-            steps,
+            train_steps,
             make_predict(graphdef, nll),
             schedule,
             streams.shuffle,
@@ -101,6 +111,36 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted,
     whole, _ = uninterrupted
     run(tmp_path, 1)
     resumed = run(tmp_path, 3)
+    assert without_times(resumed.history) == without_times(whole.history)
+    for one, other in zip(
+        jax.tree.leaves(arrays(whole)), jax.tree.leaves(arrays(resumed)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 6), (signal.SIGINT, 12), (signal.SIGTERM, 15)],
+)
+def test_a_signal_ends_the_run_after_its_step_and_nothing_is_trained_twice(
+    uninterrupted, tmp_path, monkeypatch, caplog, number, step
+):
+    """Six steps an epoch: within one, at the end of one, and in the last step of all but one."""
+    monkeypatch.setattr(fit_module, "SECONDS_BETWEEN_LOOKS", 1e-9)  # after every step
+    caplog.set_level("INFO", "mnist_jax")
+    whole, _ = uninterrupted
+    before = signal.signal(signal.SIGTERM, command._terminate)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            run(tmp_path, 3, signalled_at=(step, number))
+        assert signal.getsignal(signal.SIGTERM) is command._terminate
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert isinstance(stopped.value, Terminated) == (number == signal.SIGTERM)
+    resumed = run(tmp_path, 3)
+    place = f"epoch {step // 6}" if step % 6 == 0 else f"step {step % 6} of epoch {step // 6 + 1}"
+    assert f"going on after {place}" in caplog.messages
+    assert (f"stopping after {place}" in caplog.messages) == (step % 6 > 0)
     assert without_times(resumed.history) == without_times(whole.history)
     for one, other in zip(
         jax.tree.leaves(arrays(whole)), jax.tree.leaves(arrays(resumed)), strict=True

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import pytest
 
-from mnist_jax import run_folder
+from mnist_jax import reproduce_release, run_folder
 
 STAGES = {  # by the last line of the log
     "": "data",
@@ -30,6 +30,8 @@ STAGES = {  # by the last line of the log
     "verifying": "verification, card, end",
     "released:": "end",
 }
+
+AUGMENTED = ("--config.augment_id=shift_and_rotate", "--config.augment_shift_px=1")
 
 
 def stage_of(folder):
@@ -102,6 +104,31 @@ def harness(server, whole, new_folder, assert_same, num_kills, kills_a_run, seed
 
 def test_a_few_kills(server, whole, new_folder, assert_same):
     assert harness(server, whole, new_folder, assert_same, num_kills=4, kills_a_run=4, seed=0)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_within_an_epoch_loses_no_step(server, tmp_path, number, status):
+    folders, flags = (
+        (tmp_path / "undisturbed", tmp_path / "stopped"),
+        ("--batch-size=1", *AUGMENTED),
+    )
+    assert server.run(folders[0], *flags) == 0
+    process = server.start(folders[1], *flags)
+    log = folders[1] / "run" / run_folder.LOG
+    end = time.monotonic() + 120
+    while not (log.is_file() and "epoch 1/3" in log.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    time.sleep(0.01)  # an epoch of single images takes many times as long
+    os.kill(process, number)
+    assert server.wait(process) == status
+    assert (folders[1] / "out").read_text().startswith("interrupted; the same flags and --output")
+    assert "stopping after step" in log.read_text()
+    (folders[1] / "out").unlink()
+    assert server.run(folders[1], *flags) == 0
+    assert "going on after step" in log.read_text()
+    rows = reproduce_release.compare(*(folder / "run" for folder in folders))
+    assert [row for row in rows if row.then != row.now or row.then is None] == []
 
 
 @pytest.mark.slow

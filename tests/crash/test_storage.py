@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+FIRST_CHECKPOINT = "models/training/19"  # an epoch is 19 steps
+
 
 def wait_for(condition, timeout_s=120):
     """Looks every millisecond until `condition` holds."""
@@ -114,7 +116,7 @@ def test_a_folder_that_cannot_be_written(server, mount, tmp_path):
 @pytest.mark.parametrize(
     "moment",
     [
-        *("pipeline.log", "models/training/1"),
+        *("pipeline.log", FIRST_CHECKPOINT),
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in ("logs/config.json", "logs/metrics.json")
@@ -128,7 +130,7 @@ def test_a_run_folder_that_vanishes(server, whole, tmp_path, assert_same, moment
     (tmp_path / "run").rename(tmp_path / "gone")  # at once, where removing would take its time
     assert server.wait(process) == 2, (tmp_path / "out").read_text()
     assert "run was removed or replaced while a run worked in it" in the_error(tmp_path)
-    if moment == "models/training/1":
+    if moment == FIRST_CHECKPOINT:
         if server.run(tmp_path) == 2:  # what was written after that is not taken for a run
             assert "is not empty and holds no run" in the_error(tmp_path)
             shutil.rmtree(tmp_path / "run")
@@ -160,7 +162,7 @@ def test_a_clock_that_is_set_back(server, tmp_path, assert_same):
     """Neither a file's time nor the clock decides anything: a resumed run ends as it would have."""
     decades_s = 10**9
     process = server.start(tmp_path, clock_offset_s=decades_s)
-    wait_for((tmp_path / "run" / "models" / "training" / "1").exists)
+    wait_for((tmp_path / "run" / FIRST_CHECKPOINT).exists)
     os.kill(process, 9)
     assert server.wait(process) == -9
     for number, path in enumerate(sorted(tmp_path.rglob("*"))):
