@@ -1,6 +1,7 @@
 """A run's epochs: train, validate, keep the best, be ready to go on after an interruption."""
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -76,12 +77,11 @@ def fit(
 ) -> list[Fitted]:
     """Trains for `epochs`, going on after the last step that `checkpoints` holds.
 
-    Each epoch is saved, and so is the step that SIGTERM or Ctrl-C finds under way.
-
-    An epoch is a pass over a new permutation of the train split; what does not fill a batch is left
-    out of it. The best epoch has the most correct validation images, then the smallest validation
-    loss, then the smallest number. Of several seeds side by side, state and `shuffle_key` are
-    stacked, and each seed keeps the best of its own epochs.
+    Each epoch is saved, and so is the step that SIGTERM or Ctrl-C finds under way. An epoch is a
+    pass over a new permutation of the train split; what does not fill a batch is left out. The best
+    epoch has the most correct validation images, then the smallest validation loss, then the
+    smallest number. Of several seeds side by side, state and `shuffle_key` are stacked, and each
+    seed keeps the best of its own epochs.
 
     Args:
         state: the state before the first step; donated.
@@ -105,69 +105,61 @@ def fit(
 
     Raises:
         UserError: a loss or a gradient is not finite; the message names the step.
-        KeyboardInterrupt: a signal asked to stop; what was trained until then is saved.
+        KeyboardInterrupt: a signal asked to stop; all that was trained is saved.
     """
-    num_seeds, num_batches = shuffle_key.size, len(train.labels) // batch_size
-
-    def apart(tree: Any) -> list[Any]:
-        """Returns each seed's share."""
-        is_stacked = shuffle_key.ndim == 1
-        return [pick(tree, index) for index in range(num_seeds)] if is_stacked else [tree]
-
-    reached = _restored(
-        checkpoints,
-        _Reached(
-            state,
-            jax.tree.map(jnp.copy, (state.weights, state.model_state)),  # the state is donated
-            [{"best_epoch": 0, "epochs": []} for _ in range(num_seeds)],
-            no_progress(shuffle_key.shape),
-            0.0,
-        ),
-    )
+    num_batches = len(train.labels) // batch_size
+    reached = _restored(checkpoints, _beginning(state, shuffle_key.shape))
     state, best, histories, progress, seconds = reached
     first_epoch, first_batch = divmod(reached.num_steps, num_batches)
     if reached.num_steps:
         LOGGER.info("%sgoing on after %s", label, _place(first_epoch, first_batch))
-    everywhere, progress = replicate((state, progress), mesh)
-    on_device = replicate((train.images, train.labels), mesh)
-    validation_on_device = jax.device_put((validation.images, validation.labels))
-    bar = _EpochBar(console, label, epochs, num_batches)
-    with ExitStack() as stack, bar:
+    everywhere, progress, on_device = replicate((state, progress, tuple(train)), mesh)
+    validation_on_device = jax.device_put(tuple(validation))
+    with ExitStack() as stack, _EpochBar(console, label, epochs, num_batches) as bar:
         # Of several processes none stops by itself: the others would wait for its next step.
         stop = stack.enter_context(deferred(is_wanted=jax.process_count() == 1))
         writers = [stack.enter_context(SummaryWriter(str(path))) for path in tensorboard_dirs]
         for epoch in range(first_epoch + 1, epochs + 1):
             order = replicate(shuffled(shuffle_key, epoch, len(train.labels)), mesh)
             everywhere, progress, num_done, seconds = _train_epoch(
-                *(everywhere, progress, first_batch, seconds),
-                *(train_steps, on_device, order, epoch, bar, phases, stop),
+                *(everywhere, progress, first_batch, seconds, train_steps, on_device, order),
+                *(epoch, bar, phases, stop),
             )
             state, so_far = one_copy((everywhere, progress), mesh)
-            if num_done < num_batches:
+            if num_done < num_batches:  # the run is to stop
                 _save(checkpoints, _Reached(state, best, histories, so_far, seconds))
                 LOGGER.info("%sstopping after %s", label, _place(epoch - 1, num_done))
                 stop.now()
-            learning_rate = float(np.asarray(schedule(epoch * num_batches - 1)))
             weights_now = (state.weights, state.model_state)
-            shares = zip(histories, apart(weights_now), apart(jax.device_get(so_far)), strict=True)
-            for history, weights, seen in shares:
+            by_seed = _apart((weights_now, jax.device_get(so_far)), shuffle_key)
+            learning_rate = float(np.asarray(schedule(epoch * num_batches - 1)))
+            for history, (weights, seen) in zip(histories, by_seed, strict=True):
                 scores, losses = predict(*weights, *validation_on_device)
                 validated = summarise(scores, losses, validation.labels)
                 history["epochs"].append(_row(epoch, learning_rate, seen, seconds, validated))
                 history["best_epoch"] = _best_epoch(history)
-            rows = [history["epochs"][-1] for history in histories]
-            is_best = [history["best_epoch"] == epoch for history in histories]
-            best = _kept(is_best, weights_now, best)
+            best = _kept([one["best_epoch"] == epoch for one in histories], weights_now, best)
             so_far, first_batch, seconds = no_progress(shuffle_key.shape), 0, 0.0
             progress = replicate(so_far, mesh)
-            if checkpoints is not None:
-                _save(checkpoints, _Reached(state, best, histories, so_far, seconds))
-                _write_scalars(writers, rows)
-            LOGGER.info("%sepoch %d/%d: %s", label, epoch, epochs, _summary(rows))
+            _save(checkpoints, _Reached(state, best, histories, so_far, seconds))
+            _report(histories, writers, label, epochs)
             stop.now()
-    last = apart((state.weights, state.model_state))
-    seeds = zip(apart(best), histories, last, strict=True)
-    return [Fitted(kept[0], kept[1], history, final) for kept, history, final in seeds]
+    last = (state.weights, state.model_state)
+    by_seed = zip(_apart((*best, last), shuffle_key), histories, strict=True)
+    return [Fitted(one[0], one[1], history, one[2]) for one, history in by_seed]
+
+
+def _apart(tree: Any, shuffle_key: jax.Array) -> list[Any]:
+    """Returns each seed's share of arrays, which are stacked where there are several."""
+    is_stacked = shuffle_key.ndim == 1
+    return [pick(tree, index) for index in range(shuffle_key.size)] if is_stacked else [tree]
+
+
+def _beginning(state: TrainState, seeds: tuple[int, ...]) -> _Reached:
+    """Returns where a training begins; `seeds` is the shape of what has a value for each."""
+    weights = jax.tree.map(jnp.copy, (state.weights, state.model_state))  # the state is donated
+    histories = [{"best_epoch": 0, "epochs": []} for _ in range(math.prod(seeds))]
+    return _Reached(state, weights, histories, no_progress(seeds), 0.0)
 
 
 def _place(num_epochs_done: int, num_batches_done: int) -> str:
@@ -256,10 +248,15 @@ def _row(
     }
 
 
-def _write_scalars(writers: list[SummaryWriter], rows: list[dict[str, Any]]) -> None:
-    for writer, row in zip(writers, rows, strict=True):
+def _report(
+    histories: list[dict[str, Any]], writers: list[SummaryWriter], label: str, epochs: int
+) -> None:
+    """Logs the epoch that has just ended, and writes its scalars where there are writers."""
+    rows = [history["epochs"][-1] for history in histories]
+    for writer, row in zip(writers, rows, strict=bool(writers)):
         for name in sorted(set(row) - {"epoch"}):
             writer.add_scalar(name, row[name], row["epoch"])
+    LOGGER.info("%sepoch %d/%d: %s", label, rows[0]["epoch"], epochs, _summary(rows))
 
 
 def _kept(is_best: list[bool], current: Any, best: Any) -> Any:
@@ -312,6 +309,10 @@ class _EpochBar(ProgressBar):
             epochs=epochs,
             figures="compiling",
         )
+
+    def __enter__(self) -> "_EpochBar":
+        super().__enter__()
+        return self
 
     def show(self, epoch: int, num_batches_done: int, seen: Progress, seconds: float) -> None:
         """Draws where the run is: `seen` and `seconds` are of this epoch so far."""

@@ -191,11 +191,14 @@ def _worst_class(classes: list[dict]) -> dict[str, Any]:
     return worst
 
 
+def _are_counts(num_correct: int, num_examples: int) -> bool:
+    return 0 <= num_correct <= num_examples and 0 < num_examples < MOST_EXAMPLES
+
+
 def _proportion(counts: dict) -> dict[str, Any]:
     """num_correct of num_examples as a row's measured (0 to 1), n, interval_95 and detail."""
     num_correct, n = counts.get("num_correct"), counts.get("num_examples")
-    are_counts = type(num_correct) is int and type(n) is int
-    if not are_counts or not 0 <= num_correct <= n or not 0 < n < MOST_EXAMPLES:
+    if type(num_correct) is not int or type(n) is not int or not _are_counts(num_correct, n):
         absurd = f"num_correct {num_correct} of num_examples {n} is no proportion"
         return {"measured": None, "n": None, "interval_95": None, "detail": absurd}
     interval = wilson(num_correct, n)

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands on its own line or above.
 ORDER = [
-    {"errors", "files", "command", "session"},
+    {"errors", "files", "command", "session", "stopping"},
     {"config"},
     {"log", "environment", "phases"},
     {"compilation_cache"},
@@ -24,13 +24,14 @@ ORDER = [
     {"augment"},
     {"state", "distributed"},
     {"step"},
-    {"run_folder", "run_data"},
+    {"run_folder"},
     {"checkpoint"},
     {"evaluate"},
     {"fit"},
     {"seeds"},
     {"training"},
     {"export"},
+    {"run_data"},
     {"latency"},
     {"verify"},
     {"release", "compare"},
