@@ -38,6 +38,7 @@ class Version:
     name: str
     number: int
     model_path: Path
+    model: bytes  # what was read there and checked; what may lie there later is another matter
     labels: tuple[str, ...]  # class names, in the order of the scores
     manifest: Mapping[str, Any]
 
@@ -121,7 +122,7 @@ def load_version(repository: Path, name: str, number: int) -> Version:
             f"{manifest.get('name')}; put it back there, or publish the run again"
         )
     labels = tuple(contents[LABELS].decode().splitlines())
-    return Version(name, number, folder / MODEL, labels, manifest)
+    return Version(name, number, folder / MODEL, contents[MODEL], labels, manifest)
 
 
 def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

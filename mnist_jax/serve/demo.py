@@ -101,7 +101,7 @@ def _read_models(source: Source) -> dict[str, bytes]:
             raise UserError(listing.problem)
         versions = [source.load(name, number) for number in sorted(listing.marks, reverse=True)]
         for version in versions:
-            files[f"models/{name}/{version.number}/model.onnx"] = version.model_path.read_bytes()
+            files[f"models/{name}/{version.number}/model.onnx"] = version.model
         catalogue[name] = {
             "champion": str(listing.champion),
             "versions": [str(version.number) for version in versions],

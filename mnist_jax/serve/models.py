@@ -183,7 +183,7 @@ class Models:
     def _load(self, name: str, number: int, mark: Any) -> Loaded:
         """Loads a version, and has it score a blank image, which makes the first request quick."""
         version = self._source.load(name, number)
-        session = open_session(version.model_path, "all", num_threads=1)
+        session = open_session(version.model, "all", num_threads=1)
         side = _check(session, version)
         batcher = Batcher(
             lambda images: np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]),

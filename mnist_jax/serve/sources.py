@@ -71,13 +71,13 @@ class Run:
         path = self._path / MODEL
         verified = read_json(self._path / VERIFICATION)["files"]["onnx"]["sha256"]
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            model = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; scripts/export writes it again") from error
-        if digest != verified:
+        if hashlib.sha256(model).hexdigest() != verified:
             raise UserError(f"{path} is not what was verified; scripts/export writes it again")
         labels = read_json(self._path / CONFIG)["dataset"]["class_names"]
-        return layout.Version(name, number, path, tuple(labels), {})
+        return layout.Version(name, number, path, model, tuple(labels), {})
 
     @property
     def is_released(self) -> bool:

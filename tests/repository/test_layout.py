@@ -26,7 +26,7 @@ def test_models_and_versions_are_listed_in_order(repository):
 def test_a_version_is_read_whole(repository):
     version = layout.load_version(repository, "digits", 10)
     assert (version.name, version.number) == ("digits", 10)
-    assert version.model_path.read_bytes() == b"model 10"
+    assert version.model == version.model_path.read_bytes() == b"model 10"
     assert version.labels == ("zero", "öne")
     assert version.manifest["version"] == 10
 
