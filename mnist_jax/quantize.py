@@ -20,7 +20,6 @@ from mnist_jax import command, compare, data, run_data, run_folder
 from mnist_jax.data import Split
 from mnist_jax.data.arrays import split_off
 from mnist_jax.errors import UserError, first_line
-from mnist_jax.export import PATHS
 from mnist_jax.export.onnx import INPUT_NAME
 from mnist_jax.files import write_bytes, write_json
 
@@ -44,9 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 def _act(options: argparse.Namespace) -> int:
     run_dir = options.run_dir
     run = run_folder.read_run(run_dir)
-    source = run_dir / PATHS["onnx"]
-    if not source.is_file():
-        raise UserError(f"{run_dir} has no {source.name}; run scripts/export {run_dir} first")
+    source = run_data.find_onnx(run_dir)
     dataset, side = run_data.prepare_data(run, options), run["config"]["image_side"]
     with run_folder.lock(run_dir):
         train = data.read(dataset, "train", side)

@@ -17,9 +17,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from scipy import ndimage
 
-from mnist_jax import command, data, model_card, pipeline, plots, run_folder, scoring
-from mnist_jax.errors import UserError
-from mnist_jax.export import PATHS
+from mnist_jax import command, data, model_card, pipeline, plots, run_data, run_folder, scoring
 from mnist_jax.files import read_json, write_json
 from mnist_jax.release import wilson
 from mnist_jax.train import run_as_program
@@ -152,8 +150,7 @@ def main(arguments: Sequence[str]) -> int:
 def _act(options: argparse.Namespace) -> int:
     run_dir = options.run_dir
     config = run_folder.read_run(run_dir)["config"]
-    if not (run_dir / PATHS["onnx"]).is_file():
-        raise UserError(f"{run_dir} has no ONNX file; make one with scripts/export {run_dir}")
+    file = run_data.find_onnx(run_dir)
     others = [read_json(folder / run_folder.ROBUSTNESS) for folder in options.beside]
     for key in ("data_dir", "manual_dir"):
         if getattr(options, key) is not None:
@@ -173,7 +170,7 @@ def _act(options: argparse.Namespace) -> int:
             "challenges": measure(
                 images,
                 labels,
-                scoring.with_file(run_dir / PATHS["onnx"]),
+                scoring.with_file(file),
                 scoring.with_jax(*trained),
             ),
         }

@@ -1,13 +1,16 @@
-"""The data that a finished run was trained and tested on, for the commands that take it up."""
+"""What a finished run was trained on and what it exported, for the commands after it."""
 
 import argparse
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_jax import data
+from mnist_jax import data, run_folder
 from mnist_jax.data import Dataset
 from mnist_jax.errors import UserError
+from mnist_jax.export import PATHS
+from mnist_jax.files import read_json
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,3 +45,20 @@ def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset
             "give the --data-dir of then"
         )
     return dataset
+
+
+def find_onnx(run_dir: Path) -> Path:
+    """Returns where a run's ONNX file is, which is the file that was verified.
+
+    Raises:
+        UserError: it is missing, or has changed since.
+    """
+    path = run_dir / PATHS["onnx"]
+    if not path.is_file():
+        raise UserError(f"{run_dir} has no {path.name}; run scripts/export {run_dir} first")
+    described = read_json(run_dir / run_folder.VERIFICATION)["files"].get("onnx")
+    if described is None or hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
+        raise UserError(
+            f"{path} is not the file that was verified; run scripts/export {run_dir} again"
+        )
+    return path

@@ -1,9 +1,14 @@
 import argparse
+import random
+import shutil
 
 import pytest
 
 from mnist_jax import run_data
 from mnist_jax.errors import UserError
+from mnist_jax.export import PATHS
+from mnist_jax.files import read_json
+from mnist_jax.repository import check
 from mnist_jax.run_folder import read_run
 
 
@@ -40,3 +45,33 @@ def test_other_data_is_refused(run):
     dataset = {**run["dataset"], "data_hash": "0" * 64}
     with pytest.raises(UserError, match="is not what the run was trained on; give the --data-dir"):
         run_data.prepare_data({**run, "dataset": dataset}, options())
+
+
+def test_the_file_that_was_exported_is_found(released, tmp_path):
+    path = run_data.find_onnx(released / "run")
+    assert path == released / "run" / "models" / "mnist_model.onnx"
+    with pytest.raises(UserError, match=r"has no mnist_model.onnx; run scripts/export .* first"):
+        run_data.find_onnx(tmp_path)
+
+
+def test_damage_to_an_exported_file_is_noticed_and_named(released, tmp_path, capfd):
+    """Cut and with single bits flipped at random places, in every format."""
+    run_dir, rng = tmp_path / "run", random.Random(0)
+    shutil.copytree(released / "run", run_dir)
+    described = read_json(run_dir / "logs" / "verification.json")["files"]
+    assert set(described) == {"onnx", "safetensors", "stablehlo"}
+    for name in described:
+        path = run_dir / PATHS[name]
+        content = path.read_bytes()
+        for attempt in range(12):
+            position = rng.randrange(len(content))
+            flipped = bytes([content[position] ^ 1 << rng.randrange(8)])
+            end = b"" if attempt < 3 else flipped + content[position + 1 :]
+            path.write_bytes(content[:position] + end)
+            assert check.main([str(run_dir)]) == 1
+            assert f"FAIL  {path} is not what was verified" in capfd.readouterr().err
+            if name == "onnx":
+                with pytest.raises(UserError, match=r"mnist_model.onnx is not the file that was"):
+                    run_data.find_onnx(run_dir)
+        path.write_bytes(content)
+    assert check.main([str(run_dir)]) == 0
