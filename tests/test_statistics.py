@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import pytest
 
-from mnist_jax import compare, release
+from mnist_jax import compare, release, seeds
 
 BAND = (0.94, 0.965)
 NUM_DRAWS = 10_000  # so that the simulation's own error is 0.2 percentage points
@@ -114,3 +114,24 @@ def test_the_interval_of_a_difference_covers_what_it_says(n, rarest, high):
         low, top = compare.paired_interval(int(num_gained), int(num_lost), n)
         num_covered += low <= gain - loss <= top
     assert BAND[0] <= num_covered / num_draws <= high
+
+
+def wrong_images(random, num_seeds):
+    """Error in % of each seed on 10,000 test images: the seeds differ, and so do their images."""
+    rates = np.clip(random.normal(0.008, 0.001, num_seeds), 0.001, 1)
+    return random.binomial(10_000, rates) / 100
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 10, 30])
+def test_the_interval_of_the_mean_over_seeds_covers_what_it_says(num_seeds):
+    random, num_covered, num_covered_by_normal = np.random.default_rng(0), 0, 0
+    for _ in range(NUM_DRAWS):
+        errors = wrong_images(random, num_seeds)
+        measured = seeds.mean_and_interval(errors.tolist())
+        low, high = measured["interval_95"]
+        num_covered += low <= 0.8 <= high
+        half = 1.96 * errors.std(ddof=1) / np.sqrt(num_seeds)
+        num_covered_by_normal += abs(errors.mean() - 0.8) <= half
+    assert BAND[0] <= num_covered / NUM_DRAWS <= BAND[1]
+    if num_seeds <= 5:  # what Student's t is for
+        assert num_covered_by_normal / NUM_DRAWS < 0.9
