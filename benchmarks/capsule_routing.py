@@ -27,7 +27,7 @@ from mnist_jax.session import open_session
 
 RUNS_A_TURN = 20
 PORT = "einsum, as Efficient-CapsNet's port"
-CONVOLUTIONS = "the convolutions alone"
+CONVOLUTIONS = f"{OURS}: its convolutions alone"  # what no routing can be faster than
 ORDERS = (("ijdk", "ij"), ("ikjd", "ij"), ("jikd", "ij"), ("jidk", "ji"), ("jikd", "ji"))
 
 
