@@ -106,17 +106,20 @@ def test_a_few_kills(server, whole, new_folder, assert_same):
     assert harness(server, whole, new_folder, assert_same, num_kills=4, kills_a_run=4, seed=0)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_within_an_epoch_loses_no_step(server, tmp_path, number, status):
     folders, flags = (
         (tmp_path / "undisturbed", tmp_path / "stopped"),
-        ("--batch-size=1", *AUGMENTED),
+        ("--batch-size=1", "--epochs=5", *AUGMENTED),
     )
     assert server.run(folders[0], *flags) == 0
     process = server.start(folders[1], *flags)
     log = folders[1] / "run" / run_folder.LOG
     end = time.monotonic() + 120
-    while not (log.is_file() and "epoch 1/3" in log.read_text()):
+    while not (log.is_file() and "epoch 1/5" in log.read_text()):
         assert time.monotonic() < end
         time.sleep(0.001)
     time.sleep(0.01)  # an epoch of single images takes many times as long
