@@ -16,6 +16,7 @@ from mnist_jax.export.onnx import ExportError
 from mnist_jax.models import MODELS
 
 NUM_IMAGES = 100
+SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1")
 
 
 def network(seed=0, num_classes=10):
@@ -373,8 +374,16 @@ def transposed(images):
     return images.transpose(0, 2, 1, 3)
 
 
-def test_an_untrained_network_that_survives_its_export_may_train():
-    verify.check_parity_before_training(network())
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        pytest.param(model_id, marks=pytest.mark.slow) if model_id in SLOW_TO_COMPILE else model_id
+        for model_id in MODELS
+    ],
+)
+def test_every_untrained_network_survives_its_export_and_may_train(model_id):
+    model = MODELS[model_id](num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0))
+    verify.check_parity_before_training(model)
 
 
 REMEDY = "; change the layer that causes it: a model that cannot be released is not worth training$"

@@ -162,7 +162,7 @@ class EfficientCNN(EfficientTrunk):
 
     criteria = ("nll", "mse")
     choices = ()
-    needs_transpose = False
+    needs_transpose = True
 
     def __init__(
         self,
