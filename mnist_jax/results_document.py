@@ -24,6 +24,9 @@ epoch, which needs no choice. Where a published number was chosen on the test se
 by about 0.06 points on MNIST, as the logs of one group of authors show. One standard error of
 10,000 test images at 0.25 % is 0.05 points.
 
+Seconds and latencies are the runs' own, and other work may have shared their machine; what an idle
+one does is among the [benchmarks](benchmarks.md).
+
 All full recipes, in one command: `{RUN_ALL}`. What capsules are for: `{RUN_ROBUSTNESS}`.
 """
 NOT_RUN = """\
