@@ -528,3 +528,20 @@ def test_the_table_shows_a_class_name_that_looks_like_markup():
     metrics = make_metrics()
     metrics["class_names"][2] = metrics["per_class"][2]["class_name"] = "[red]shirt[/blue]"
     assert any("[red]shirt[/blue]" in line for line in printed(judge(metrics)))
+
+
+@pytest.mark.parametrize(
+    ("num_correct", "num_examples", "is_proportion"),
+    [
+        *((0, 1, True), (1, 1, True), (1, 2**31 - 1, True)),
+        *((0, 0, False), (2, 1, False), (-1, 5, False), (1, 2**31, False), (True, 1, False)),
+    ],
+)
+def test_which_counts_make_a_proportion(num_correct, num_examples, is_proportion):
+    counts = {"num_correct": num_correct, "num_examples": num_examples}
+    row = release._proportion(counts)
+    if is_proportion:
+        assert row["measured"] == num_correct / num_examples
+    else:
+        assert row["measured"] is row["n"] is row["interval_95"] is None
+        assert row["detail"].endswith(f" of num_examples {num_examples} is no proportion")

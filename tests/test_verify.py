@@ -338,6 +338,15 @@ def test_only_an_exact_tie_excuses_another_class():
     }
 
 
+def test_of_images_that_get_another_class_the_first_is_named():
+    jax_scores = np.eye(3, dtype=np.float32)
+    row = verify._difference(np.roll(jax_scores, 1, axis=1), jax_scores)
+    assert list(verify._faults(row)) == [
+        f"a score differs by 1, more than {verify.TOLERANCE}",
+        "3 of 3 images get another class; image 0 gets 1, not 0",
+    ]
+
+
 # ---- Before training
 
 
