@@ -105,6 +105,10 @@ def test_steps_in_one_dispatch_are_the_same_steps(parts, split, monkeypatch):
     for one, other in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     assert int(progress.num_correct) == int(progress_at_once.num_correct)
+    for name in ("grad_norm", "param_norm", "update_norm"):
+        at_last = float(getattr(progress, name))
+        assert at_last > 0
+        assert float(getattr(progress_at_once, name)) == pytest.approx(at_last, rel=1e-4)
     assert int(at_once.step) == 3
 
 
