@@ -10,8 +10,11 @@ from mnist_jax.stopping import deferred
 @pytest.fixture(autouse=True)
 def as_in_the_program():
     before = signal.signal(signal.SIGTERM, command._terminate)
+    # What a shell starts in the background ignores it.
+    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGINT, before_interrupt)
 
 
 def test_a_signal_waits_to_be_asked_for():

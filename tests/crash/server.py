@@ -72,6 +72,7 @@ def run_and_leave(request: dict) -> None:
 def run(request: dict) -> int:
     """Limits this process as is asked for, and calls the program."""
     signal.signal(signal.SIGTERM, command._terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in background
     os.chdir(request["cwd"])
     clock, clock_ns, offset_s = time.time, time.time_ns, request["clock_offset_s"]
     time.time = lambda: clock() + offset_s
