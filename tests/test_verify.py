@@ -244,9 +244,12 @@ def test_a_sabotaged_onnx_file_fails_for_the_right_reason(tmp_path, run, sabotag
 
 
 def test_an_onnx_file_that_says_it_is_another_fails(tmp_path, run):
-    expected = {"model_id": "mnist_cnn_v1", "class_names": '["a", "b"]'}
+    expected = {"model_id": "mnist_cnn_v2", "class_names": '["a", "b"]'}
     found = verified(tmp_path, run, formats=("onnx",), metadata=expected)
-    assert found["failures"] == ['onnx: metadata: class_names is None, not ["a", "b"]']
+    assert found["failures"] == [
+        "onnx: metadata: model_id is mnist_cnn_v1, not mnist_cnn_v2",
+        'onnx: metadata: class_names is None, not ["a", "b"]',
+    ]
 
 
 def other_weights():
