@@ -53,12 +53,21 @@ def find_onnx(run_dir: Path) -> Path:
     Raises:
         UserError: it is missing, or has changed since.
     """
-    path = run_dir / PATHS["onnx"]
-    if not path.is_file():
+    path, verification = run_dir / PATHS["onnx"], run_dir / run_folder.VERIFICATION
+    files = read_json(verification)["files"] if verification.is_file() else {}
+    check_exported(run_dir, path, files.get("onnx"))
+    return path
+
+
+def check_exported(run_dir: Path, path: Path, described: Mapping[str, Any] | None) -> None:
+    """Holds an exported file to what was said of it when it was verified.
+
+    Raises:
+        UserError: it is missing, or has changed since.
+    """
+    if described is None or not path.is_file():
         raise UserError(f"{run_dir} has no {path.name}; run scripts/export {run_dir} first")
-    described = read_json(run_dir / run_folder.VERIFICATION)["files"].get("onnx")
-    if described is None or hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
         raise UserError(
             f"{path} is not the file that was verified; run scripts/export {run_dir} again"
         )
-    return path

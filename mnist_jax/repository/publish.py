@@ -150,12 +150,7 @@ def read_candidate(
             raise UserError(f"{path} was made of another export; run scripts/quantize again")
         if verdict == "released":
             verdict, reasons = quantization["verdict"], quantization["reasons"]
-    if described is None or not path.is_file():
-        raise UserError(f"{run_dir} has no {path.name}; run scripts/export {run_dir} first")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
-        raise UserError(
-            f"{path} is not the file that was verified; run scripts/export {run_dir} again"
-        )
+    run_data.check_exported(run_dir, path, described)
     if verdict == "released" and forced_because is not None:
         raise UserError(f"{run_dir} is released, there is nothing to force; leave --force out")
     if verdict != "released" and forced_because is None:
