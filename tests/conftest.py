@@ -1,6 +1,7 @@
 """Strictness for every test, and the few fixtures that several files share."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what a test compiles is its own
@@ -9,7 +10,7 @@ import jax
 import pytest
 from hypothesis import Phase, settings
 
-from mnist_jax import train
+from mnist_jax import command, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +30,17 @@ settings.register_profile(
     max_examples=50,
     phases=[Phase.explicit, Phase.generate],
 )
+
+
+@pytest.fixture
+def signals_of_the_program():
+    """SIGTERM and Ctrl-C as `command.run_as_program` has them."""
+    before = signal.signal(signal.SIGTERM, command._terminate)
+    # What a shell starts in the background ignores it.
+    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGINT, before_interrupt)
 
 
 @pytest.fixture(scope="session")

@@ -118,18 +118,7 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted,
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.fixture
-def as_in_the_program():
-    before = signal.signal(signal.SIGTERM, command._terminate)
-    # What a shell starts in the background ignores it.
-    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGTERM) is command._terminate
-    signal.signal(signal.SIGTERM, before)
-    signal.signal(signal.SIGINT, before_interrupt)
-
-
-@pytest.mark.usefixtures("as_in_the_program")
+@pytest.mark.usefixtures("signals_of_the_program")
 @pytest.mark.parametrize(
     ("number", "step"),
     [(signal.SIGINT, 1), (signal.SIGTERM, 6), (signal.SIGINT, 12), (signal.SIGTERM, 15)],
@@ -143,6 +132,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_trained_twice(
     whole, _ = uninterrupted
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(tmp_path, 3, signalled_at=(step, number))
+    assert signal.getsignal(signal.SIGTERM) is command._terminate
     assert isinstance(stopped.value, Terminated) == (number == signal.SIGTERM)
     resumed = run(tmp_path, 3)
     place = f"epoch {step // 6}" if step % 6 == 0 else f"step {step % 6} of epoch {step // 6 + 1}"

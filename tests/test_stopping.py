@@ -2,19 +2,10 @@ import signal
 
 import pytest
 
-from mnist_jax import command
 from mnist_jax.errors import Terminated
 from mnist_jax.stopping import deferred
 
-
-@pytest.fixture(autouse=True)
-def as_in_the_program():
-    before = signal.signal(signal.SIGTERM, command._terminate)
-    # What a shell starts in the background ignores it.
-    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGTERM, before)
-    signal.signal(signal.SIGINT, before_interrupt)
+pytestmark = pytest.mark.usefixtures("signals_of_the_program")
 
 
 def test_a_signal_waits_to_be_asked_for():
