@@ -15,14 +15,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_jax import data, environment, evaluate, losses, pipeline
-from mnist_jax import state as state_module
-from mnist_jax.augment import make_augment
+from mnist_jax import data, pipeline
 from mnist_jax.config import default
 from mnist_jax.data import Dataset, Split
 from mnist_jax.files import read_json, write_json
-from mnist_jax.optimizers import make_optimizer, make_schedule
-from mnist_jax.step import make_streams, make_train_steps, no_progress, shuffled
+from mnist_jax.run import environment
+from mnist_jax.training import evaluate, losses
+from mnist_jax.training import state as state_module
+from mnist_jax.training.augment import make_augment
+from mnist_jax.training.optimizers import make_optimizer, make_schedule
+from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
 
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},

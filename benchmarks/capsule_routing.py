@@ -21,9 +21,9 @@ from flax import nnx
 
 from benchmarks.interleaved import OURS, Part
 from mnist_jax.export.onnx import to_bytes
+from mnist_jax.export.session import open_session
 from mnist_jax.models.capsules import squash
-from mnist_jax.models.sabour_capsule import SabourCapsNet
-from mnist_jax.session import open_session
+from mnist_jax.models.sabour import SabourCapsNet
 
 RUNS_A_TURN = 20
 PORT = "einsum, as Efficient-CapsNet's port"

@@ -13,10 +13,10 @@ from flax import nnx
 
 from benchmarks import ours, peers
 from benchmarks.interleaved import OURS, Part
-from mnist_jax import state as state_module
 from mnist_jax.export.onnx import to_bytes
+from mnist_jax.export.session import open_session
 from mnist_jax.pipeline import build_model
-from mnist_jax.session import open_session
+from mnist_jax.training import state as state_module
 
 BATCH_SIZE = 64
 EVALUATION_BATCHES = (64, 250, 1000)

@@ -12,8 +12,9 @@ import numpy as np
 
 from benchmarks import ours, peers
 from benchmarks.interleaved import OURS, Part, result
-from mnist_jax import data, step
-from mnist_jax.evaluate import summarise
+from mnist_jax import data
+from mnist_jax.training import step
+from mnist_jax.training.evaluate import summarise
 
 BEST_BATCH = 512  # of the sweep; to be chosen on the GPU at hand
 SWEEP = (64, 128, 256, 512, 1024, 2048)

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from mnist_jax import config as config_module
-from mnist_jax import evaluate
-from mnist_jax import state as state_module
-from mnist_jax.augment import make_augment
 from mnist_jax.data import Dataset
-from mnist_jax.losses import CRITERIA
-from mnist_jax.optimizers import make_optimizer, make_schedule
-from mnist_jax.step import make_streams, make_train_steps, no_progress, shuffled
-from mnist_jax.training import build_model, structure_in_training
+from mnist_jax.training import evaluate
+from mnist_jax.training import state as state_module
+from mnist_jax.training.augment import make_augment
+from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training.optimizers import make_optimizer, make_schedule
+from mnist_jax.training.stage import build_model, structure_in_training
+from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's train split
 DATASET = Dataset(

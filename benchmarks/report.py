@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.interleaved import OURS, best_peer, rows
-from mnist_jax import environment
 from mnist_jax.files import write_bytes, write_json
+from mnist_jax.run import environment
 
 
 def describe(arguments: Sequence[str]) -> dict[str, Any]:

@@ -11,32 +11,26 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mnist_jax import (
-    capsule_pictures,
-    capsule_plots,
-    compilation_cache,
-    data,
-    distributed,
-    environment,
-    evaluate,
-    losses,
-    model_card,
-    release,
-    run_folder,
-    seeds,
-    verify,
-)
-from mnist_jax import log as log_module
-from mnist_jax import state as state_module
+from mnist_jax import data
+from mnist_jax.card import capsule_pictures, capsule_plots, model_card
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
-from mnist_jax.export import PATHS, onnx, safetensors, stablehlo
+from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.files import read_json, write_bytes, write_json
-from mnist_jax.fit import Fitted
-from mnist_jax.mesh import make_mesh
-from mnist_jax.phases import TRAINING, Phases
-from mnist_jax.training import Trained, build_model, load_trained, train_and_save
+from mnist_jax.release import criteria as release
+from mnist_jax.release import verify
+from mnist_jax.run import compilation_cache, environment, paths
+from mnist_jax.run import folder as run_folder
+from mnist_jax.run import log as log_module
+from mnist_jax.run.paths import EXPORTED
+from mnist_jax.run.stopwatch import TRAINING, Phases
+from mnist_jax.training import evaluate, losses, seeds
+from mnist_jax.training import processes as distributed
+from mnist_jax.training import state as state_module
+from mnist_jax.training.devices import make_mesh
+from mnist_jax.training.fit import Fitted
+from mnist_jax.training.stage import Trained, build_model, load_trained, train_and_save
 
 LOGGER = logging.getLogger("mnist_jax")
 
@@ -63,7 +57,7 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
 def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
     """Runs every stage, in the run's folder; of several processes the first does."""
     run_dir = Path(config["output_dir"])
-    with run_folder.claim(run_dir, config), log_module.to_file(run_dir / run_folder.LOG):
+    with run_folder.claim(run_dir, config), log_module.to_file(run_dir / paths.LOG):
         LOGGER.info("run folder %s", run_dir)
         compilation_cache.use(os.environ)
         phases.end("imports")
@@ -77,7 +71,7 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
                 LOGGER.warning("without onnx among the formats this run cannot be released")
             LOGGER.info("checking that %s can be exported", config["model_id"])
             verify.check_parity_before_training(model)
-        write_json(run_dir / run_folder.CONFIG, describe_run(config, dataset))
+        write_json(run_dir / paths.CONFIG, describe_run(config, dataset))
         phases.end("export check")
         # ---- Training
         fitted = train_and_save(config, dataset, model, train, validation, run_dir, console, phases)
@@ -162,7 +156,7 @@ def evaluate_and_save(
     """Measures the released weights on the test split; returns the scores, `[n, classes]`."""
     predict = evaluate.make_predict(trained.graphdef, losses.CRITERIA[config["criterion_id"]])
     scores, example_losses = predict(trained.params, trained.model_state, test.images, test.labels)
-    history = read_json(run_dir / run_folder.HISTORY)
+    history = read_json(run_dir / paths.HISTORY)
     best = history["epochs"][history["best_epoch"] - 1]
     metrics = {
         "model_id": config["model_id"],
@@ -178,7 +172,7 @@ def evaluate_and_save(
             "num_examples": dataset.num_validation,
         },
     }
-    write_json(run_dir / run_folder.METRICS, metrics)
+    write_json(run_dir / paths.METRICS, metrics)
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
     return scores
 
@@ -199,7 +193,7 @@ def measure_seeds(
         dataset.num_validation,
         test,
     )
-    write_json(run_dir / run_folder.SEEDS, measured)
+    write_json(run_dir / paths.SEEDS, measured)
     for line in seeds.show(measured):
         LOGGER.info(line)
 
@@ -232,14 +226,14 @@ def deliver(
     run = run_folder.read_config(run_dir)
     # A run of an earlier version knows nothing of newer keys; they have what it did.
     run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
-    metrics, history = (
-        read_json(run_dir / name) for name in (run_folder.METRICS, run_folder.HISTORY)
-    )
+    metrics, history = (read_json(run_dir / name) for name in (paths.METRICS, paths.HISTORY))
     verification = None
     if not config["skip_export"]:
         # Those that an earlier export has left ship along, so they are made anew and judged too.
         wanted = formats_to_export(config)
-        formats = [name for name in PATHS if name in wanted or (run_dir / PATHS[name]).exists()]
+        formats = [
+            name for name in EXPORTED if name in wanted or (run_dir / EXPORTED[name]).exists()
+        ]
         present = [name for name in formats if name != "orbax"]
         write_exports(present, trained, run, run_dir)
         phases.end("export")
@@ -247,7 +241,7 @@ def deliver(
         verification = verify.verify_files(
             run_dir, present, *test, scores, *trained, export_metadata(run)
         )
-        write_json(run_dir / run_folder.VERIFICATION, verification)
+        write_json(run_dir / paths.VERIFICATION, verification)
         phases.end("verification")
     seconds = sum(row["seconds"] for row in history["epochs"])
     training = {
@@ -258,16 +252,16 @@ def deliver(
     }
     verdict = release.judge(config, run, metrics, training, verification)
     if config["num_seeds"] > 1:
-        verdict["seeds"] = read_json(run_dir / run_folder.SEEDS)
+        verdict["seeds"] = read_json(run_dir / paths.SEEDS)
     if not config["skip_visualizations"]:
-        from mnist_jax import plots  # 0.3 s, for which the first step need not wait
+        from mnist_jax.card import plots
 
         plots.draw(verdict, history, run_dir / "model_card" / "plots")
         model = state_module.rebuild(*trained)
         if hasattr(model, "reconstruct"):
             capsule_pictures.record(model, *test, scores, run_dir)
             capsule_plots.draw(run_dir, metrics["class_names"])
-    write_json(run_dir / run_folder.RELEASE, verdict)
+    write_json(run_dir / paths.RELEASE, verdict)
     model_card.write(run_dir)
     phases.end("card")
     console.print(release.table(verdict))
@@ -291,7 +285,7 @@ def write_exports(
         "stablehlo": lambda: stablehlo.to_bytes(model),
     }
     for name in formats:
-        write_bytes(run_dir / PATHS[name], writers[name]())
+        write_bytes(run_dir / EXPORTED[name], writers[name]())
 
 
 def export_metadata(run: Mapping[str, Any]) -> dict[str, str]:

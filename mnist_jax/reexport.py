@@ -7,9 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_jax import command, log, run_data, run_folder
+from mnist_jax import command
 from mnist_jax.config import EXPORT_FORMATS
-from mnist_jax.phases import Phases
+from mnist_jax.release import inputs as run_data
+from mnist_jax.run import folder as run_folder
+from mnist_jax.run import log, paths
+from mnist_jax.run.stopwatch import Phases
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,9 +42,10 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
     config["skip_export"] = False
     if options.export_format is not None:
         config["export_format"] = options.export_format
-    from mnist_jax import compilation_cache, data, pipeline
+    from mnist_jax import data, pipeline
+    from mnist_jax.run import compilation_cache
 
-    with run_folder.lock(options.run_dir), log.to_file(options.run_dir / run_folder.LOG):
+    with run_folder.lock(options.run_dir), log.to_file(options.run_dir / paths.LOG):
         run_folder.remove_leftovers(options.run_dir)
         compilation_cache.use(os.environ)
         dataset = run_data.prepare_data(run, options)

@@ -9,10 +9,10 @@ from dotenv import dotenv_values
 from rich.console import Console
 
 from mnist_jax import config as config_module
-from mnist_jax import log
 from mnist_jax.command import run_as_program
 from mnist_jax.errors import StoppedError, UserError
-from mnist_jax.phases import Phases
+from mnist_jax.run import log
+from mnist_jax.run.stopwatch import Phases
 
 
 def main(arguments: Sequence[str]) -> int:

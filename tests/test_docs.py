@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from datetime import datetime
 from pathlib import Path
 
@@ -21,25 +22,15 @@ COMMANDS = [
 ]
 
 
-def test_the_tree_names_every_module_and_nothing_else():
-    (tree,) = [
-        block for language, block in BLOCKS if "mnist_jax/\n" in block and language == "text"
-    ]
-    folders, named = [], set()
-    for line in tree.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders = folders[:depth]
-        entries, _, purpose = line.strip().partition("  ")
-        assert purpose or entries.endswith("/"), f"no purpose: {line}"
-        for entry in entries.split():
-            path = ROOT.joinpath(*folders, entry)
-            assert path.exists(), f"the README names {path.relative_to(ROOT)}, which is not there"
-            named.add(path)
-        if entries.endswith("/"):
-            folders.append(entries)
-    modules = {path for path in (ROOT / "mnist_jax").rglob("*.py") if path.name != "__init__.py"}
-    others = {*(ROOT / "scripts").iterdir(), *(ROOT / "configs").glob("*.py")}
-    assert {path.name for path in (modules | others) - named} == set()
+def test_contributing_has_the_layout_as_it_is():
+    assert subprocess.run([ROOT / "scripts" / "layout", "--check"]).returncode == 0
+
+
+def test_the_readme_names_the_rooms_and_nothing_that_is_gone():
+    (rooms,) = [block for _, block in BLOCKS if block.startswith("mnist_jax/")]
+    named = set(re.findall(r"(\w+)/", rooms)) - {"mnist_jax", "layers"}
+    there = {path.parent.name for path in (ROOT / "mnist_jax").glob("*/__init__.py")}
+    assert named == there - {"studies"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -21,13 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mnist_jax import config, data, files, log, model_card, release, run_folder
-from mnist_jax.checkpoint import load_released, save_released
+from mnist_jax import config, data, files
+from mnist_jax.card import model_card
 from mnist_jax.data import arrays
 from mnist_jax.data.idx import read_idx
 from mnist_jax.errors import UserError, printable
 from mnist_jax.export import safetensors, stablehlo
-from mnist_jax.latency import open_session
+from mnist_jax.release import criteria as release
+from mnist_jax.release.latency import open_session
+from mnist_jax.run import folder as run_folder
+from mnist_jax.run import log, paths
+from mnist_jax.training.checkpoint import load_released, save_released
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
@@ -212,8 +216,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     settings = {key: run_folder.jsonable(value) for key, value in config.default().items()}
     run = {"config": settings, "dataset": {"data_hash": "0"}, "environment": {"versions": {}}}
-    files.write_json(folder / run_folder.CONFIG, run)
-    files.write_json(folder / run_folder.RELEASE, {})
+    files.write_json(folder / paths.CONFIG, run)
+    files.write_json(folder / paths.RELEASE, {})
     run_folder.read_run(folder)  # as it is, it passes
     return folder, run
 
@@ -223,7 +227,7 @@ def finished(tmp_path_factory):
 def test_any_config_json_is_a_run_or_a_user_error(finished, key, value):
     folder, run = finished
     changed = {**run, "config": {**run["config"], key: value}} if key else value
-    files.write_json(folder / run_folder.CONFIG, changed)
+    files.write_json(folder / paths.CONFIG, changed)
     try:
         found = run_folder.read_run(folder)["config"]
     except UserError as error:
@@ -236,7 +240,7 @@ def test_any_config_json_is_a_run_or_a_user_error(finished, key, value):
 @pytest.mark.parametrize("value", ["../../etc", "/etc/passwd", "a\0b", "x" * 5000, ""])
 def test_no_id_is_a_path(finished, key, value):
     folder, run = finished
-    files.write_json(folder / run_folder.CONFIG, run | {"config": {**run["config"], key: value}})
+    files.write_json(folder / paths.CONFIG, run | {"config": {**run["config"], key: value}})
     with pytest.raises(UserError, match=r"config\.json is not what a run writes"):
         run_folder.read_run(folder)
     with pytest.raises(UserError, match="must be one of"):

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax import checkpoint, data, pipeline, train
+from mnist_jax import data, pipeline, train
 from mnist_jax.data import arrays
+from mnist_jax.training import checkpoint
 
 FLAGS = [
     *("-q", "--dataset-id=digits_v1", "--epochs=2", "--batch-size=512"),

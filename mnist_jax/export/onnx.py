@@ -17,10 +17,7 @@ from flax import nnx
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
 from mnist_jax.errors import UserError, first_line
-
-OPSET = 17
-IR_VERSION = 8  # with opset 17: loads on ONNX Runtime 1.16 and newer
-INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "image", "scores", "batch"
+from mnist_jax.export.interface import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME
 
 
 class ExportError(UserError):

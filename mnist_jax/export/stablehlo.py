@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import export
 
-from mnist_jax.export.onnx import BATCH_NAME, image_shape
+from mnist_jax.export.interface import BATCH_NAME
+from mnist_jax.export.onnx import image_shape
 
 PLATFORMS = ("cpu", "cuda")
 

@@ -17,9 +17,9 @@ Every network is a `flax.nnx.Module` with the same face:
 """
 
 from mnist_jax.models.cnn import CNN
-from mnist_jax.models.efficient_capsule import EfficientCapsNet, EfficientCNN
-from mnist_jax.models.hvc_capsule import HVCCapsNet
-from mnist_jax.models.sabour_capsule import SabourCapsNet, SabourCNN
+from mnist_jax.models.efficient import EfficientCapsNet, EfficientCNN
+from mnist_jax.models.hvc import HVCCapsNet
+from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
 
 MODELS = {
     "mnist_cnn_v1": CNN,

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from mnist_jax.mesh import on_each_part
-from mnist_jax.models.dropout import dropout
-from mnist_jax.models.max_pool import max_pool_2x2
-from mnist_jax.models.winograd import conv_conv_pool
+from mnist_jax.models.layers.dropout import dropout
+from mnist_jax.models.layers.each_part import on_each_part
+from mnist_jax.models.layers.max_pool import max_pool_2x2
+from mnist_jax.models.layers.winograd import conv_conv_pool
 
 
 class CNN(nnx.Module):

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_jax.release import wilson
+from mnist_jax.release.criteria import wilson
 
 SPEC_VERSION = "1.6"
 PUBLISHER = "mnist_jax"

@@ -10,16 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnist_jax import command, compare, data, quantize, run_data, run_folder
+from mnist_jax import command, data
 from mnist_jax.config import PLACES
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
-from mnist_jax.export import PATHS
 from mnist_jax.files import read_json
+from mnist_jax.release import compare, quantize
+from mnist_jax.release import inputs as run_data
 from mnist_jax.repository import layout, sign, store
 from mnist_jax.repository.bom import make_bom
 from mnist_jax.repository.layout import MODEL_NAME, Version
 from mnist_jax.repository.triton import WARM_UP_FILE, make_config
+from mnist_jax.run import folder as run_folder
+from mnist_jax.run import paths
+from mnist_jax.run.paths import EXPORTED
 
 VARIANTS = ("float32", "int8")
 
@@ -136,11 +140,11 @@ def read_candidate(
     Raises:
         UserError: the verdict is against it, or the file is missing or changed since.
     """
-    release = {**read_json(run_dir / run_folder.RELEASE), "run": run}
+    release = {**read_json(run_dir / paths.RELEASE), "run": run}
     if forced_because is not None and not forced_because.strip():
         raise UserError("--force is given no reason; say why, it is recorded")
     quantization, verdict = None, release["verdict"]
-    reasons, path = release["reasons"], run_dir / PATHS["onnx"]
+    reasons, path = release["reasons"], run_dir / EXPORTED["onnx"]
     described = (release["verification"] or {"files": {}})["files"].get("onnx")
     if variant == "int8":
         path = run_dir / quantize.PATH

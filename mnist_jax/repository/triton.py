@@ -8,8 +8,8 @@ from google.protobuf import json_format, text_format
 from onnx import TensorProto
 
 from mnist_jax.errors import UserError
+from mnist_jax.export.session import open_session
 from mnist_jax.repository.layout import LABELS, MODEL
-from mnist_jax.session import open_session
 
 MAX_BATCH_SIZE = 128  # images
 MAX_QUEUE_DELAY_US = 500  # about the time that one image takes

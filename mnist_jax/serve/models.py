@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.export.session import open_session
 from mnist_jax.repository.layout import Version
 from mnist_jax.serve import metrics
 from mnist_jax.serve.batching import Batcher
 from mnist_jax.serve.protocol import DATATYPE, INPUT_NAME, OUTPUT_NAME, RefusedError
 from mnist_jax.serve.sources import Listing, Source
-from mnist_jax.session import open_session
 
 FLOAT = "tensor(float)"
 

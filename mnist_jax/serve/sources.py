@@ -10,7 +10,7 @@ from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
 from mnist_jax.repository import layout
 
-# In a run's folder, as mnist_jax.run_folder and mnist_jax.export have them.
+# In a run's folder, as mnist_jax.run.folder and mnist_jax.export have them.
 CONFIG, VERIFICATION, RELEASE = "logs/config.json", "logs/verification.json", "logs/release.json"
 MODEL = "models/mnist_model.onnx"
 

@@ -20,11 +20,13 @@ import traceback
 import jax.numpy as jnp
 from flax import nnx
 
-from mnist_jax import command, latency, pipeline, reproduce_release, train  # noqa: F401 (what a run imports when it needs it)
+from mnist_jax import command, train
+from mnist_jax import rerun as reproduce_release
 from mnist_jax.data import digits  # noqa: F401
 from mnist_jax.models import MODELS
 from mnist_jax.models.cnn import CNN
-from mnist_jax.models.dropout import dropout
+from mnist_jax.models.layers.dropout import dropout
+from mnist_jax.release import latency
 
 # What Python tells of files; what orbax does in C++ is not among it, so runs are killed by the
 # clock as well.

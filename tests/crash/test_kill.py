@@ -15,7 +15,9 @@ from contextlib import suppress
 
 import pytest
 
-from mnist_jax import reproduce_release, run_folder
+from mnist_jax import rerun as reproduce_release
+from mnist_jax.run import folder as run_folder
+from mnist_jax.run import paths
 
 STAGES = {  # by the last line of the log
     "": "data",
@@ -36,7 +38,7 @@ AUGMENTED = ("--config.augment_id=shift_and_rotate", "--config.augment_shift_px=
 
 def stage_of(folder):
     """Where a run was, in words."""
-    log = folder / "run" / run_folder.LOG
+    log = folder / "run" / paths.LOG
     last = log.read_text().splitlines()[-1].split(" ", 3)[3] if log.is_file() else ""
     stage = max((start for start in STAGES if last.startswith(start)), key=len)
     if STAGES[stage] == "epoch" and any((folder / "run" / "models").rglob("*tmp*")):
@@ -117,7 +119,7 @@ def test_a_signal_within_an_epoch_loses_no_step(server, tmp_path, number, status
     )
     assert server.run(folders[0], *flags) == 0
     process = server.start(folders[1], *flags)
-    log = folders[1] / "run" / run_folder.LOG
+    log = folders[1] / "run" / paths.LOG
     end = time.monotonic() + 120
     while not (log.is_file() and "epoch 1/5" in log.read_text()):
         assert time.monotonic() < end

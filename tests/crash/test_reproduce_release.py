@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
-from mnist_jax import checkpoint, environment, reproduce_release
+from mnist_jax import rerun as reproduce_release
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
+from mnist_jax.run import environment
+from mnist_jax.training import checkpoint
 
 
 @pytest.mark.slow

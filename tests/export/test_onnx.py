@@ -13,10 +13,10 @@ import pytest
 from flax import nnx
 from onnx import helper
 
-from mnist_jax import state as state_module
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.onnx import ExportError, check_exportable, to_bytes
+from mnist_jax.training import state as state_module
 
 METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
 
@@ -24,7 +24,7 @@ METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
 EXPORT_ALL_FORMATS = """
 import contextlib, hashlib, json, logging, sys
 from flax import nnx
-from mnist_jax import state as state_module
+from mnist_jax.training import state as state_module
 from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.models import MODELS
 

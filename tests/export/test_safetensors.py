@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
-from mnist_jax import state as state_module
 from mnist_jax.export import safetensors
+from mnist_jax.training import state as state_module
 
 arrays = hnp.arrays(
     st.sampled_from([np.float32, np.int32, np.uint8, np.bool_]),

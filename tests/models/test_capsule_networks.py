@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from mnist_jax.export.onnx import to_bytes
-from mnist_jax.losses import CRITERIA, RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
 from mnist_jax.models import MODELS
-from mnist_jax.models.efficient_capsule import EfficientCapsNet, EfficientCNN
-from mnist_jax.models.hvc_capsule import HVCCapsNet
-from mnist_jax.models.sabour_capsule import SabourCapsNet, SabourCNN
-from mnist_jax.state import num_parameters, rebuild, take_apart
+from mnist_jax.models.efficient import EfficientCapsNet, EfficientCNN
+from mnist_jax.models.hvc import HVCCapsNet
+from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
+from mnist_jax.training.losses import CRITERIA, RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
+from mnist_jax.training.state import num_parameters, rebuild, take_apart
 
 NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
 

@@ -6,9 +6,9 @@ from flax import nnx
 from scipy.signal import correlate
 
 from mnist_jax.config import MODEL_IDS
-from mnist_jax.losses import CRITERIA
 from mnist_jax.models import MODELS
-from mnist_jax.state import num_parameters, rebuild, take_apart
+from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training.state import num_parameters, rebuild, take_apart
 
 
 @pytest.fixture(scope="module")

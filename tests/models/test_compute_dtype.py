@@ -7,10 +7,10 @@ import optax
 import pytest
 from flax import nnx
 
-from mnist_jax import state as state_module
-from mnist_jax.losses import CRITERIA
 from mnist_jax.models import MODELS
-from mnist_jax.step import make_streams, make_train_steps, no_progress
+from mnist_jax.training import state as state_module
+from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training.step import make_streams, make_train_steps, no_progress
 
 BATCH_SIZE = 4
 

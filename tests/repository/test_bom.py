@@ -6,7 +6,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from mnist_jax.files import read_json
-from mnist_jax.release import wilson
+from mnist_jax.release.criteria import wilson
 from mnist_jax.repository.bom import SPEC_VERSION, make_bom
 
 

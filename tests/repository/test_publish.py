@@ -15,8 +15,8 @@ from google.protobuf import text_format
 from onnx import numpy_helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from mnist_jax import compare
 from mnist_jax.files import read_json, write_json
+from mnist_jax.release import compare
 from mnist_jax.repository import layout, publish
 
 

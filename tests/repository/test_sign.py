@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mnist_jax.errors import UserError
-from mnist_jax.repository import check, layout, sign, store
+from mnist_jax.repository import audit, layout, sign, store
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def signed(keys, tmp_path):
 def test_the_signature_of_the_right_key_holds(signed, keys, capfd):
     assert layout.load_version(signed, "digits", 1).number == 1
     sign.check(signed / "digits" / "1", keys[0][1])
-    assert check.main([str(signed), "--public-key", str(keys[0][1])]) == 0
+    assert audit.main([str(signed), "--public-key", str(keys[0][1])]) == 0
     assert f"signature holds for {keys[0][1]}" in capfd.readouterr().out
-    assert check.main([str(signed)]) == 0
+    assert audit.main([str(signed)]) == 0
     assert "signed (not checked without --public-key)" in capfd.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_a_file_too_many_breaks_it(signed, keys):
 
 def test_a_missing_signature_is_refused_where_one_is_demanded(signed, keys, capfd):
     (signed / "digits" / "1" / "model.sig").unlink()
-    assert check.main([str(signed), "--public-key", str(keys[0][1])]) == 1
+    assert audit.main([str(signed), "--public-key", str(keys[0][1])]) == 1
     assert "is not signed; publish the run with --sign KEY" in capfd.readouterr().err
 
 

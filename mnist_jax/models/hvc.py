@@ -1,0 +1,129 @@
+"""`mnist_hvc_capsule_v1`: homogeneous vector capsules in three branches, without routing."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from mnist_jax.models.capsules import drawn_flat, lengths
+from mnist_jax.models.layers.convolution import convolve
+
+NUM_CONVS = 9
+CONVS_PER_BRANCH = 3
+
+
+class HVCCapsNet(nnx.Module):
+    """Nine 3x3 convolutions; after every third, each pixel is a capsule that votes for each class.
+
+    Byerly, Kalganova, Dear 2021, "No routing needed between capsules" (arXiv 2001.09136), as in the
+    second version of the authors' code (github.com/AdamByerly/BMCNNwHFCs) with fixed branch
+    weights; 1,513,683 parameters for ten classes. (The first version, 1,514,187, makes each feature
+    map a capsule, and sums where this one takes a length.) A learned weight for each branch, which
+    the code also offers, is left out: the normalisation after it divides it away, all but its sign.
+    """
+
+    criteria = ("nll", "mse")
+    choices = ()
+    needs_transpose = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        """Draws the initial weights.
+
+        Args:
+            num_classes: class capsules of each branch.
+            image_mean: not used; the published network maps grey levels to -1..1.
+            image_std: not used.
+            rngs: a stream named `params`.
+            image_side: of the square images, in pixels.
+            dtype: of the convolutions; capsules are float32.
+        """
+        self.dtype = dtype
+        self.image_side = image_side
+        normal = drawn_flat(jax.nn.initializers.normal(0.05))
+
+        def norm(num_features, *, is_of_capsules=False):
+            # The authors have momentum 0.9997. After 300 epochs that makes no difference; after
+            # two, three quarters of the running statistics would still be what they began with.
+            return nnx.BatchNorm(
+                num_features,
+                use_running_average=True,  # unless a call says that it is training
+                momentum=0.99,
+                epsilon=1e-3,
+                use_scale=False,
+                # Lengths lie far from zero for their spread, where the fast formula loses digits.
+                use_fast_variance=not is_of_capsules,
+                dtype=jnp.float32 if is_of_capsules else dtype,
+                rngs=rngs,
+            )
+
+        filters = [32 + 16 * index for index in range(NUM_CONVS)]
+        self.convs = nnx.List(
+            nnx.Conv(
+                *(num_inputs, num_outputs, (3, 3)),
+                padding="VALID",
+                use_bias=False,
+                kernel_init=normal,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for num_inputs, num_outputs in zip([1, *filters], filters, strict=False)
+        )
+        self.norms = nnx.List(norm(num_outputs) for num_outputs in filters)
+        branch_dims = filters[CONVS_PER_BRANCH - 1 :: CONVS_PER_BRANCH]
+        sides = [
+            image_side - 2 * CONVS_PER_BRANCH * (branch + 1) for branch in range(len(branch_dims))
+        ]
+        # Dims first, then places, then classes: one small matrix product for each dim.
+        self.branch_weights = nnx.List(
+            nnx.Param(normal(rngs.params(), (dims, side * side, num_classes)))
+            for dims, side in zip(branch_dims, sides, strict=True)
+        )
+        self.branch_norms = nnx.List(norm(dims, is_of_capsules=True) for dims in branch_dims)
+        self.merge_norm = norm(len(branch_dims), is_of_capsules=True)
+
+    def class_capsules(
+        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
+    ) -> list[Float[Array, "batch classes _"]]:
+        """Returns the class capsules of each branch, of 64, 112 and 160 dims, none negative."""
+        x = (2 * images - 1).astype(self.dtype)
+        capsules = []
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = convolve(x, conv.kernel[...], stride=1) if is_training else conv(x)
+            x = nnx.relu(norm(x, use_running_average=not is_training))
+            if (index + 1) % CONVS_PER_BRANCH == 0:
+                branch = len(capsules)
+                weights = self.branch_weights[branch][...]
+                dims, places, classes = weights.shape
+                by_dim = jnp.transpose(x.astype(jnp.float32), (0, 3, 1, 2))
+                # Multiply each place's capsule by its weights dim by dim, and sum over the places.
+                sums = jnp.matmul(by_dim.reshape(-1, dims, 1, places), weights)
+                sums = jnp.transpose(sums.reshape(-1, dims, classes), (0, 2, 1))
+                branch_norm = self.branch_norms[branch]
+                capsules.append(nnx.relu(branch_norm(sums, use_running_average=not is_training)))
+        return capsules
+
+    def __call__(
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; `rngs` says that this is training, and nothing is drawn."""
+        is_training = rngs is not None
+        branches = self.class_capsules(images, is_training=is_training)
+        stacked = jnp.stack([lengths(capsules) for capsules in branches], axis=-1)
+        return jnp.sum(self.merge_norm(stacked, use_running_average=not is_training), axis=-1)
+
+    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+        """Turns logits into the probability of each class; a row sums to one."""
+        return jax.nn.softmax(outputs)
+
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns the probability of each class: what is exported."""
+        return self.scores_of(self(images))

@@ -1,0 +1,212 @@
+"""`mnist_capsule_v1`: the capsule network with dynamic routing; and a CNN of its size."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Integer
+
+from mnist_jax.models.capsules import (
+    Decoder,
+    cast_votes,
+    drawn_flat,
+    dynamic_routing,
+    lengths,
+    squash,
+)
+from mnist_jax.models.layers.convolution import convolve
+
+CLASS_DIMS = 16
+PRIMARY_TYPES = 32
+PRIMARY_DIMS = 8
+
+
+class SabourTrunk(nnx.Module):
+    """conv 9x9x256, ReLU, conv 9x9x256 with stride 2: 6x6 places for an image of 28x28."""
+
+    def __init__(
+        self, *, image_side: int, primary_factor: float, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        self.image_side = image_side
+        self.primary_factor = primary_factor
+        self.num_places = ((image_side - 15) // 2) ** 2
+        self.conv1 = nnx.Conv(
+            *(1, 256, (9, 9)),
+            padding="VALID",
+            kernel_init=_truncated_normal(0.05),
+            bias_init=jax.nn.initializers.constant(0.1),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.primary_conv = nnx.Conv(
+            *(256, PRIMARY_TYPES * PRIMARY_DIMS, (9, 9)),
+            strides=2,
+            padding="VALID",
+            use_bias=False,
+            kernel_init=_truncated_normal(0.1 / PRIMARY_TYPES / primary_factor),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.primary_biases = nnx.Param(jnp.full(PRIMARY_TYPES * PRIMARY_DIMS, 0.1))
+
+    def features(
+        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
+    ) -> Float[Array, "batch rows columns 256"]:
+        """Returns what the two convolutions make of each place."""
+        x = nnx.relu(self.conv1(images))  # [batch, 20, 20, 256]
+        if is_exported:
+            x = self.primary_conv(x)
+        else:
+            x = convolve(x, self.primary_conv.kernel[...], stride=2)
+        biases = self.primary_biases[...].reshape(1, 1, 1, -1)
+        return x.astype(jnp.float32) * self.primary_factor + biases  # [batch, 6, 6, 256]
+
+
+def _truncated_normal(deviation: float) -> Callable[..., Array]:
+    return drawn_flat(jax.nn.initializers.truncated_normal(deviation))
+
+
+class SabourCapsNet(SabourTrunk):
+    """1152 primary capsules of 8, class capsules of 16 by routing; a decoder beside.
+
+    Sabour, Frosst, Hinton 2017, "Dynamic routing between capsules" (arXiv 1710.09829). For ten
+    classes 6,804,224 parameters, 160 biases of the class capsules and 1,411,344 of the decoder.
+    Where the paper and its authors' code (github.com/Sarasra/models, research/capsules) differ,
+    there is a choice, and the default is the code's; so are the initial values.
+    """
+
+    criteria = ("capsule_loss_v1",)
+    choices = ("routing_iterations", "primary_factor", "has_class_biases", "stop_routing_gradient")
+    needs_transpose = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
+        routing_iterations: int = 3,
+        primary_factor: float = 1 / PRIMARY_TYPES,
+        has_class_biases: bool = True,
+        stop_routing_gradient: bool = False,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        """Draws the initial weights.
+
+        Args:
+            num_classes: class capsules.
+            image_mean: not used; the published network takes grey levels as they are.
+            image_std: not used.
+            rngs: a stream named `params`.
+            image_side: of the square images, in pixels.
+            routing_iterations: 1 or more.
+            primary_factor: on the primary convolution, before its biases. The paper has 1. The
+                code has 1/32, a softmax of zeros over the 32 capsule types. The initial kernel
+                makes up for the factor, so what it changes is how fast the layer learns.
+            has_class_biases: whether the class capsules have biases; the paper has none.
+            stop_routing_gradient: see `dynamic_routing`.
+            dtype: of the convolutions; capsules and routing are float32.
+        """
+        super().__init__(
+            image_side=image_side, primary_factor=primary_factor, dtype=dtype, rngs=rngs
+        )
+        self.routing_iterations = routing_iterations
+        self.stop_routing_gradient = stop_routing_gradient
+        shape = (self.num_places * PRIMARY_TYPES, PRIMARY_DIMS, num_classes * CLASS_DIMS)
+        self.vote_weights = nnx.Param(_truncated_normal(0.1)(rngs.params(), shape))
+        if has_class_biases:
+            self.class_biases = nnx.Param(jnp.full((num_classes, CLASS_DIMS), 0.1))
+        else:
+            self.class_biases = nnx.Variable(jnp.zeros((num_classes, CLASS_DIMS)))
+        self.decoder = Decoder(
+            num_classes=num_classes, dims=CLASS_DIMS, image_side=image_side, rngs=rngs
+        )
+
+    def primary_capsules(
+        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
+    ) -> Float[Array, "batch inputs 8"]:
+        """Returns the capsules below the routing, of length below 1: by row, column and type."""
+        features = self.features(images, is_exported=is_exported)
+        return squash(features.reshape(-1, self.num_places * PRIMARY_TYPES, PRIMARY_DIMS))
+
+    def route(
+        self, capsules: Float[Array, "batch inputs 8"]
+    ) -> tuple[Float[Array, "batch classes 16"], Float[Array, "_ classes inputs"]]:
+        """Returns the class capsules and the couplings; see `dynamic_routing`."""
+        return dynamic_routing(
+            cast_votes(capsules, self.vote_weights[...]),
+            self.class_biases[...],
+            num_iterations=self.routing_iterations,
+            stop_gradient=self.stop_routing_gradient,
+        )
+
+    def __call__(
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes 16"]:
+        """Returns the class capsules; in training nothing is drawn: `rngs` changes nothing."""
+        return self.route(self.primary_capsules(images))[0]
+
+    def reconstruct(
+        self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
+    ) -> Float[Array, "batch side side 1"]:
+        """Draws the images again, each from the capsule of its label."""
+        return self.decoder(outputs, labels)
+
+    def scores_of(self, outputs: Float[Array, "batch classes 16"]) -> Float[Array, "batch classes"]:
+        """Returns the lengths of the class capsules, each in 0..1 and not summing to one."""
+        return lengths(outputs)
+
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns the lengths of the class capsules: what is exported, without the decoder."""
+        return self.scores_of(self.route(self.primary_capsules(images, is_exported=True))[0])
+
+
+class SabourCNN(SabourTrunk):
+    """The same two convolutions and, in place of capsules, 160 units and dense classes.
+
+    As many weights as the capsule network of the same `image_side` has, and 1,450 more: what its
+    capsules do beside what plain layers do.
+    """
+
+    criteria = ("nll", "mse")
+    choices = ()
+    needs_transpose = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_mean: float,
+        image_std: float,
+        rngs: nnx.Rngs,
+        image_side: int = 28,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        """Draws the initial weights; the arguments are those of `SabourCapsNet`."""
+        super().__init__(image_side=image_side, primary_factor=1.0, dtype=dtype, rngs=rngs)
+        num_features = self.num_places * PRIMARY_TYPES * PRIMARY_DIMS
+        self.dense1 = nnx.Linear(num_features, num_classes * CLASS_DIMS, rngs=rngs)
+        self.dense2 = nnx.Linear(num_classes * CLASS_DIMS, num_classes, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; in training nothing is drawn: `rngs` changes nothing."""
+        return self.logits(self.features(images))
+
+    def logits(self, features: Float[Array, "batch rows columns 256"]) -> Float[Array, "batch _"]:
+        """Applies the dense layers."""
+        x = nnx.relu(features)
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        return self.dense2(x)
+
+    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+        """Turns logits into the probability of each class; a row sums to one."""
+        return jax.nn.softmax(outputs)
+
+    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns the probability of each class: what is exported."""
+        return self.scores_of(self.logits(self.features(images, is_exported=True)))

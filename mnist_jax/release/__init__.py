@@ -1,0 +1,1 @@
+"""What turns a trained network into a verdict."""

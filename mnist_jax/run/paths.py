@@ -1,0 +1,24 @@
+"""Where everything lies in the folder of a run; the standard library alone."""
+
+LOG = "pipeline.log"
+CONFIG = "logs/config.json"
+METRICS = "logs/metrics.json"
+HISTORY = "logs/history.json"
+SEEDS = "logs/seeds.json"  # of a run with several seeds
+VERIFICATION = "logs/verification.json"
+RELEASE = "logs/release.json"
+ROBUSTNESS = "logs/robustness.json"
+CAPSULES = "logs/capsules.npz"
+TENSORBOARD = "logs/tensorboard"
+RELEASED = "models/checkpoint"
+TRAINING = "models/training"  # of an unfinished run
+SPENT = "models/training.spent"  # on its way out
+FOLDERS = ("logs", "models", "model_card", "model_card/plots")
+
+# The exported files, by format; `orbax` is the checkpoint itself.
+EXPORTED = {
+    "orbax": RELEASED,
+    "safetensors": "models/mnist_model.safetensors",
+    "onnx": "models/mnist_model.onnx",
+    "stablehlo": "models/mnist_model.stablehlo",
+}

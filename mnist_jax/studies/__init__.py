@@ -1,0 +1,1 @@
+"""Research that stands on the product."""

@@ -1,0 +1,154 @@
+"""Several seeds in one run: which train together, which is released, and what all of them reach.
+
+`logs/seeds.json`, of a run whose `num_seeds` is above 1:
+
+    num_seeds       how many were trained
+    released_seed   the one with the most correct validation images at its selected epoch; of equals
+                    the one with the smaller validation loss, then the smaller number
+    seeds           a row for each: seed, seconds (of its training; seeds side by side share them),
+                    seeds_side_by_side (how many trained at once, itself included), images_per_s
+                    (of all of these together, median over the epochs), and `selected` and `last`,
+                    each with its epoch and the counts num_correct of num_examples on `validation`
+                    and on `test`
+    test_error_percent
+                    `selected` and `last`, each with mean, std (of a sample, so n - 1) and
+                    interval_95 (Student's t, of the mean) over the n seeds
+
+`last` is what a training without a validation split would give; `selected` is what is released.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.stats import t
+
+from mnist_jax.data import Split
+from mnist_jax.training.evaluate import summarise
+from mnist_jax.training.fit import Fitted
+
+# Side by side, steps too small to fill a GPU fill it together; sixteen of the largest network here
+# fit into its memory.
+SEEDS_SIDE_BY_SIDE = 16
+
+
+def groups(config: Mapping[str, Any]) -> list[range]:
+    """Returns the seeds that train side by side: many on a GPU, one at a time elsewhere.
+
+    A CPU is full with one training; where several devices share a batch, one training has them all.
+    """
+    is_full = jax.default_backend() == "cpu" or config["mesh"] != 1
+    size = 1 if is_full else SEEDS_SIDE_BY_SIDE
+    seed, num_seeds = config["seed"], config["num_seeds"]
+    end = seed + num_seeds
+    return [range(first, min(first + size, end)) for first in range(seed, end, size)]
+
+
+def describe(group: range) -> str:
+    """Names a group: "seed 3", or "seeds 0 to 15"."""
+    return f"seed {group[0]}" if len(group) == 1 else f"seeds {group[0]} to {group[-1]}"
+
+
+def best_on_validation(histories: Sequence[Mapping[str, Any]]) -> int:
+    """Returns the index of the seed that is released."""
+    selected = [history["epochs"][history["best_epoch"] - 1] for history in histories]
+    return max(
+        range(len(selected)),
+        key=lambda i: (selected[i]["validation_accuracy"], -selected[i]["validation_loss"], -i),
+    )
+
+
+def measure(
+    fitted: Sequence[Fitted],
+    trained: Sequence[range],
+    predict: Callable[..., tuple[np.ndarray, np.ndarray]],
+    num_validation: int,
+    test: Split,
+) -> dict[str, Any]:
+    """Counts what every seed gets right on the test split; returns `seeds.json`.
+
+    Args:
+        fitted: the seeds, in the order of their numbers.
+        trained: the groups in which they trained.
+        predict: from `evaluate.make_predict`.
+        num_validation: images of the validation split.
+        test: read after all training and after the released seed was chosen.
+    """
+
+    def counts(weights: tuple[Any, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        on_test = summarise(*predict(*weights, *test), test.labels)
+        return {
+            "epoch": row["epoch"],
+            "validation": {
+                "num_correct": round(row["validation_accuracy"] * num_validation),
+                "num_examples": num_validation,
+            },
+            "test": {key: on_test[key] for key in ("num_correct", "num_examples")},
+        }
+
+    rows = []
+    members = [(seed, len(group)) for group in trained for seed in group]
+    for (seed, group_size), one in zip(members, fitted, strict=True):
+        epochs = one.history["epochs"]
+        rate = statistics.median(row["images_per_s"] for row in epochs)
+        rows.append(
+            {
+                "seed": seed,
+                "seconds": sum(row["seconds"] for row in epochs),
+                "seeds_side_by_side": group_size,
+                "images_per_s": group_size * rate,
+                "selected": counts(one[:2], epochs[one.history["best_epoch"] - 1]),
+                "last": counts(one.last, epochs[-1]),
+            }
+        )
+    return {
+        "num_seeds": len(rows),
+        "released_seed": rows[best_on_validation([one.history for one in fitted])]["seed"],
+        "seeds": rows,
+        "test_error_percent": {
+            which: mean_and_interval([_error_percent(row[which]["test"]) for row in rows])
+            for which in ("selected", "last")
+        },
+    }
+
+
+def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Returns mean, sample standard deviation and the 95 % interval of the mean, of 2 or more."""
+    mean, std = statistics.fmean(values), statistics.stdev(values)
+    half = float(t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    return {"mean": mean, "std": std, "interval_95": [mean - half, mean + half], "n": len(values)}
+
+
+def show(measured: Mapping[str, Any]) -> list[str]:
+    """Says what the seeds reach, a line for each way of choosing the epoch."""
+    return [
+        f"test error over {measured['num_seeds']} seeds, {which} epoch: "
+        f"{figures['mean']:.3f} ± {figures['std']:.3f} %, 95 % interval of the mean "
+        f"{figures['interval_95'][0]:.3f} to {figures['interval_95'][1]:.3f} %"
+        for which, figures in measured["test_error_percent"].items()
+    ]
+
+
+def markdown(measured: Mapping[str, Any]) -> str:
+    """Returns what the model card says of it."""
+    lines = [
+        "",
+        f"Of {measured['num_seeds']} seeds, number {measured['released_seed']} is released: with",
+        "its epoch, the best on validation. Error on the test split over all seeds, in %:",
+        "",
+        "| epoch | mean | standard deviation | 95 % interval of the mean (t) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for which, figures in measured["test_error_percent"].items():
+        low, high = figures["interval_95"]
+        lines.append(
+            f"| {which} | {figures['mean']:.3f} | {figures['std']:.3f} | {low:.3f} to {high:.3f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _error_percent(counts: Mapping[str, int]) -> float:
+    return 100 * (1 - counts["num_correct"] / counts["num_examples"])

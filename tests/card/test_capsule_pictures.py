@@ -1,0 +1,115 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mnist_jax.card import capsule_pictures, capsule_plots
+from mnist_jax.models import MODELS
+from mnist_jax.run import paths
+
+NAMES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MODELS["mnist_efficient_capsule_v1"](
+        num_classes=10, image_mean=0.0, image_std=1.0, rngs=nnx.Rngs(0)
+    )
+
+
+@pytest.fixture(scope="module")
+def split():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 28, 28), np.uint8)
+    labels = (np.arange(40) % 10).astype(np.uint8)
+    scores = np.eye(10, dtype=np.float32)[labels]
+    scores[[0, 13, 25]] = np.roll(scores[[0, 13, 25]], 1, axis=1)  # three answers are wrong
+    return images, labels, scores
+
+
+@pytest.fixture(scope="module")
+def recorded(model, split, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run")
+    capsule_pictures.record(model, *split, run_dir)
+    with np.load(run_dir / paths.CAPSULES) as file:
+        return run_dir, dict(file)
+
+
+def test_the_first_right_answer_of_each_class_and_the_wrong_ones_are_shown(recorded, split):
+    images, labels, _ = split
+    _, arrays = recorded
+    assert arrays["num_right"] == 10
+    chosen = [10, *range(1, 10), 0, 13, 25]
+    np.testing.assert_array_equal(arrays["images"], images[chosen])
+    np.testing.assert_array_equal(arrays["labels"], labels[chosen])
+    np.testing.assert_array_equal(arrays["answers"][10:], (labels[[0, 13, 25]] + 1) % 10)
+
+
+def test_drawings_and_couplings_are_the_networks(recorded, model):
+    _, arrays = recorded
+    pixels = jnp.asarray(arrays["images"][..., None] / 255, jnp.float32)
+    outputs = model(pixels)
+    for name in ("label", "answer"):
+        drawn = model.reconstruct(outputs, jnp.asarray(arrays[f"{name}s"]))[..., 0]
+        np.testing.assert_allclose(arrays[f"drawn_from_{name}"], drawn, atol=1e-5)
+    assert np.abs(arrays["drawn_from_label"] - arrays["drawn_from_answer"])[10:].max() > 1e-4
+    np.testing.assert_allclose(arrays["couplings"].sum(axis=1), 1, atol=1e-5)
+
+
+def test_one_dimension_of_the_own_capsule_moves_by_the_step(recorded, model):
+    _, arrays = recorded
+    assert arrays["perturbed"].shape == (2, 16, 11, 28, 28)
+    np.testing.assert_allclose(arrays["moved_by"], np.arange(-5, 6) * 0.05, atol=1e-6)
+    np.testing.assert_allclose(
+        arrays["perturbed"][:, :, 5],
+        arrays["drawn_from_label"][:2, None].repeat(16, axis=1),
+        atol=1e-5,
+    )
+    pixels = jnp.asarray(arrays["images"][:2, ..., None] / 255, jnp.float32)
+    label = int(arrays["labels"][1])
+    moved = model(pixels)[1:].at[0, label, 7].add(0.25)
+    drawn = model.reconstruct(moved, jnp.array([label]))[0, ..., 0]
+    np.testing.assert_allclose(arrays["perturbed"][1, 7, 10], drawn, atol=1e-5)
+
+
+def test_the_same_run_gives_the_same_bytes_and_pictures(recorded, model, split, tmp_path):
+    run_dir, _ = recorded
+    capsule_pictures.record(model, *split, tmp_path)
+    assert (tmp_path / paths.CAPSULES).read_bytes() == (run_dir / paths.CAPSULES).read_bytes()
+    pictures = []
+    for folder in (run_dir, tmp_path):
+        capsule_plots.draw(folder, NAMES)
+        plots = folder / "model_card" / "plots"
+        pictures.append({path.name: path.read_bytes() for path in plots.iterdir()})
+    assert set(pictures[0]) == {"reconstructions.png", "perturbations.png", "couplings.png"}
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("all_wrong", [True, False])
+def test_runs_that_are_always_right_or_never_are_drawn_too(model, split, tmp_path, all_wrong):
+    images, labels, _ = split
+    scores = np.roll(np.eye(10, dtype=np.float32)[labels], int(all_wrong), axis=1)
+    capsule_pictures.record(model, images, labels, scores, tmp_path)
+    capsule_plots.draw(tmp_path, ["a long name for a class"] * 10)
+    drawn = {path.name for path in (tmp_path / "model_card" / "plots").iterdir()}
+    always = {"reconstructions.png"}
+    assert drawn == (always if all_wrong else always | {"perturbations.png", "couplings.png"})
+
+
+def test_capsules_on_a_grid_are_drawn_by_place(tmp_path):
+    random = np.random.default_rng(0)
+    couplings = random.random((3, 10, 1152))
+    arrays = {
+        "num_right": np.array(3),
+        "images": random.integers(0, 256, (3, 28, 28), np.uint8),
+        "labels": np.array([0, 1, 2], np.uint8),
+        "couplings": couplings / couplings.sum(axis=1, keepdims=True),
+        "lengths_below": random.random((3, 1152)),
+    }
+    figure = capsule_plots._couplings(arrays, NAMES)
+    maps = [axes for axes in figure.axes if axes.images]
+    assert len(maps) >= 3 * 11
+    by_place = arrays["couplings"][1, 4].reshape(6, 6, 32)
+    weights = arrays["lengths_below"][1].reshape(6, 6, 32)
+    shown = maps[11 + 1 + 4].images[0].get_array()
+    np.testing.assert_allclose(shown, (by_place * weights).sum(-1) / weights.sum(-1), atol=1e-6)

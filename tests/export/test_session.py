@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from mnist_jax.export import onnx as onnx_export
+from mnist_jax.export.session import OPTIMIZATIONS, open_session
+from mnist_jax.models import MODELS
+
+
+@pytest.fixture(scope="module")
+def content():
+    model = MODELS["mnist_cnn_v1"](
+        num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
+    )
+    return onnx_export.to_bytes(model, {})
+
+
+@pytest.mark.parametrize("optimization", OPTIMIZATIONS)
+def test_a_file_and_its_content_are_the_same_session(content, optimization, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(content)
+    image = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
+    first, second = (
+        open_session(model, optimization, 1).run(None, {"image": image})[0]
+        for model in (content, tmp_path / "model.onnx")
+    )
+    np.testing.assert_array_equal(first, second)

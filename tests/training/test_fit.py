@@ -1,0 +1,198 @@
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from mnist_jax import command
+from mnist_jax.data import Split
+from mnist_jax.errors import Terminated, UserError
+from mnist_jax.models import MODELS
+from mnist_jax.run.stopwatch import Phases
+from mnist_jax.training import fit as fit_module
+from mnist_jax.training import state as state_module
+from mnist_jax.training.augment import make_augment
+from mnist_jax.training.checkpoint import TrainingCheckpoints, load_released, save_released
+from mnist_jax.training.evaluate import make_predict
+from mnist_jax.training.losses import nll
+from mnist_jax.training.optimizers import make_optimizer
+from mnist_jax.training.step import make_streams, make_train_steps
+
+
+def stripes(num_images, seed):
+    """Ten classes that a network tells apart in a few steps: a bright row each, on noise."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 10, num_images, dtype=np.uint8)
+    images = random.integers(0, 60, (num_images, 28, 28), dtype=np.uint8)
+    images[np.arange(num_images), 2 * labels + 4] = 255
+    return Split(images, labels)
+
+
+TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
+
+
+def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
+    streams = make_streams(0)
+    model = MODELS["mnist_cnn_v1"](
+        num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
+    )
+    graphdef, params, model_state = state_module.take_apart(model)
+    schedule = optax.constant_schedule(learning_rate)
+    optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
+    steps = make_train_steps(
+        graphdef,
+        optimizer,
+        nll,
+        streams,
+        batch_size=16,
+        augment=make_augment("shift_and_rotate", max_shift_px=1, max_rotation_degrees=3.0),
+        reconstruction_weight=0.0,
+        ema_decay=ema_decay,
+    )
+
+    def train_steps(state, *others):
+        state, progress = steps(state, *others)
+        if signalled_at and int(state.step) >= signalled_at[0]:
+            signal.raise_signal(signalled_at[1])
+        return state, progress
+
+    with TrainingCheckpoints(folder / "training") as checkpoints:
+        (fitted,) = fit_module.fit(
+            state_module.first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
+            train_steps,
+            make_predict(graphdef, nll),
+            schedule,
+            streams.shuffle,
+            TRAIN,
+            VALIDATION,
+            epochs=epochs,
+            batch_size=16,
+            checkpoints=checkpoints,
+            tensorboard_dirs=[folder / "tensorboard"],
+            label="",
+            console=Console(quiet=True),
+            phases=Phases(),
+        )
+    return fitted
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return run(folder, 3), folder
+
+
+def without_times(history):
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "images_per_s")}
+        for row in history["epochs"]
+    ]
+
+
+def arrays(fitted):
+    return fitted.params, fitted.model_state, fitted.last
+
+
+def test_it_learns_and_writes_down_how(uninterrupted):
+    fitted, folder = uninterrupted
+    rows = fitted.history["epochs"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["validation_accuracy"] > 0.5
+    assert all(row["images_per_s"] > 0 for row in rows)
+    assert rows[0]["learning_rate"] == pytest.approx(0.001)
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted, tmp_path):
+    whole, _ = uninterrupted
+    run(tmp_path, 1)
+    resumed = run(tmp_path, 3)
+    assert without_times(resumed.history) == without_times(whole.history)
+    for one, other in zip(
+        jax.tree.leaves(arrays(whole)), jax.tree.leaves(arrays(resumed)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.usefixtures("signals_of_the_program")
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 6), (signal.SIGINT, 12), (signal.SIGTERM, 15)],
+)
+def test_a_signal_ends_the_run_after_its_step_and_nothing_is_trained_twice(
+    uninterrupted, tmp_path, monkeypatch, caplog, number, step
+):
+    """Six steps an epoch: within one, at the end of one, and in the last step of all but one."""
+    monkeypatch.setattr(fit_module, "SECONDS_BETWEEN_LOOKS", 1e-9)  # after every step
+    caplog.set_level("INFO", "mnist_jax")
+    whole, _ = uninterrupted
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(tmp_path, 3, signalled_at=(step, number))
+    assert signal.getsignal(signal.SIGTERM) is command._terminate
+    assert isinstance(stopped.value, Terminated) == (number == signal.SIGTERM)
+    resumed = run(tmp_path, 3)
+    place = f"epoch {step // 6}" if step % 6 == 0 else f"step {step % 6} of epoch {step // 6 + 1}"
+    assert f"going on after {place}" in caplog.messages
+    assert (f"stopping after {place}" in caplog.messages) == (step % 6 > 0)
+    assert without_times(resumed.history) == without_times(whole.history)
+    for one, other in zip(
+        jax.tree.leaves(arrays(whole)), jax.tree.leaves(arrays(resumed)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_kept_weights_are_the_best_epochs(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    rows, best = fitted.history["epochs"], fitted.history["best_epoch"]
+    top = max(row["validation_accuracy"] for row in rows)
+    assert rows[best - 1]["validation_accuracy"] == top
+    up_to_best = run(tmp_path, best)
+    for one, other in zip(
+        jax.tree.leaves(fitted[:2]), jax.tree.leaves(up_to_best[:2]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [([0.1, 0.9, 0.8], [1, 1, 1], 2), ([0.9, 0.9], [1, 0.5], 2), ([0.9, 0.9], [1, 1], 1)],
+)
+def test_the_best_epoch_is_by_accuracy_then_loss_then_age(accuracies, losses, best):
+    rows = [
+        {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
+        for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), start=1)
+    ]
+    assert fit_module._best_epoch({"epochs": rows}) == best
+
+
+def test_a_run_that_diverges_stops_and_names_the_step(tmp_path):
+    with pytest.raises(UserError, match=r"of step \d+ is not finite.*--learning-rate"):
+        run(tmp_path, 2, learning_rate=1e30)
+
+
+def test_released_weights_come_back_bit_for_bit(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    save_released(tmp_path, fitted.params, fitted.model_state)
+    params, model_state = load_released(tmp_path, fitted.params, fitted.model_state)
+    for one, other in zip(
+        jax.tree.leaves((params, model_state)), jax.tree.leaves(fitted[:2]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_missing_a_damaged_and_a_foreign_checkpoint_are_refused(uninterrupted, tmp_path):
+    fitted, _ = uninterrupted
+    with pytest.raises(UserError, match="does not exist; name the folder of a finished run"):
+        load_released(tmp_path, fitted.params, fitted.model_state)
+    save_released(tmp_path, fitted.params, fitted.model_state)
+    with pytest.raises(UserError, match="damaged or of another model"):
+        load_released(tmp_path, {"other": fitted.params["dense1"]}, fitted.model_state)
+    for part in (tmp_path / "models" / "checkpoint").rglob("*"):
+        if part.is_file() and part.parent.name == "d":
+            part.write_bytes(part.read_bytes()[:-40])
+    with pytest.raises(UserError, match="cannot be restored"):
+        load_released(tmp_path, fitted.params, fitted.model_state)

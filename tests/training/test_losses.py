@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mnist_jax.config import CRITERION_IDS
+from mnist_jax.errors import UserError
+from mnist_jax.training.losses import (
+    CRITERIA,
+    RECONSTRUCTION_WEIGHT_OF_CODE,
+    RECONSTRUCTION_WEIGHT_OF_PAPER,
+    capsule_loss,
+    check_criterion,
+    mse,
+    nll,
+    reconstruction_loss,
+)
+
+LOGITS = arrays(np.float32, (4, 10), elements=st.floats(-30, 30, width=32))
+LABELS = arrays(np.uint8, 4, elements=st.integers(0, 9))
+
+
+def softmax64(logits):
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@settings(deadline=None)
+@given(LOGITS, LABELS)
+def test_nll_is_minus_the_log_of_the_true_class_probability(logits, labels):
+    expected = -np.log(softmax64(logits)[np.arange(4), labels])
+    np.testing.assert_allclose(nll(jnp.array(logits), jnp.array(labels)), expected, 1e-5, 1e-5)
+
+
+@settings(deadline=None)
+@given(LOGITS, LABELS)
+def test_mse_is_the_squared_distance_from_the_one_hot_truth(logits, labels):
+    expected = ((softmax64(logits) - np.eye(10)[labels]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(mse(jnp.array(logits), jnp.array(labels)), expected, 1e-5, 1e-6)
+
+
+def test_values_worked_out_by_hand():
+    logits, labels = jnp.zeros((1, 4)), jnp.array([2])
+    assert float(nll(logits, labels)[0]) == pytest.approx(np.log(4))
+    assert float(mse(logits, labels)[0]) == pytest.approx(0.75**2 + 3 * 0.25**2)
+
+
+@pytest.mark.parametrize("name", ["nll", "mse"])
+def test_gradients_are_finite_where_the_answer_is_certain_and_wrong(name):
+    logits = jnp.array([[1e4, -1e4, 0.0]])
+    gradient = jax.grad(lambda x: CRITERIA[name](x, jnp.array([1])).sum())(logits)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_every_id_that_the_config_knows_is_there():
+    assert tuple(CRITERIA) == CRITERION_IDS
+
+
+def test_a_loss_that_does_not_fit_is_refused_with_the_remedy():
+    check_criterion("nll", "mnist_cnn_v1", ("nll", "mse"))
+    with pytest.raises(UserError, match=r"'margin'.*mnist_cnn_v1 takes nll or mse.*--criterion-id"):
+        check_criterion("margin", "mnist_cnn_v1", ("nll", "mse"))
+
+
+CAPSULES = arrays(np.float32, (4, 10, 3), elements=st.floats(-1, 1, width=32))
+LABELS = arrays(np.uint8, 4, elements=st.integers(0, 9))
+
+
+@settings(deadline=None)
+@given(CAPSULES, LABELS)
+def test_the_capsule_loss_is_the_margin_loss_of_the_paper(capsules, labels):
+    expected = []
+    for example, label in zip(np.float64(capsules), labels, strict=True):
+        loss = 0.0
+        for k, capsule in enumerate(example):
+            length = np.linalg.norm(capsule)
+            loss += max(0, 0.9 - length) ** 2 if k == label else 0.5 * max(0, length - 0.1) ** 2
+        expected.append(loss)
+    np.testing.assert_allclose(
+        capsule_loss(jnp.array(capsules), jnp.array(labels)), expected, atol=1e-5
+    )
+
+
+def test_a_capsule_loss_worked_out_by_hand():
+    capsules = jnp.array([[[0.4, 0.0], [0.0, 0.6], [0.05, 0.0]]])
+    loss = capsule_loss(capsules, jnp.array([0]))
+    assert float(loss[0]) == pytest.approx(0.5**2 + 0.5 * 0.5**2)  # squares, and none for 0.05
+
+
+def test_the_capsule_loss_has_a_finite_gradient_at_the_zero_vector():
+    gradient = jax.grad(lambda c: capsule_loss(c, jnp.array([1])).sum())(jnp.zeros((1, 10, 16)))
+    assert jnp.isfinite(gradient).all()
+    assert CRITERIA["capsule_loss_v1"] is capsule_loss
+
+
+def test_the_reconstruction_loss_is_a_sum_over_pixels_and_not_a_mean():
+    images = jnp.zeros((2, 28, 28, 1))
+    losses = reconstruction_loss(images + jnp.array([0.5, 1.0]).reshape(2, 1, 1, 1), images)
+    np.testing.assert_allclose(losses, [196.0, 784.0])
+    # The 0.392 of the reimplementations is on the mean over the 784 pixels.
+    assert pytest.approx(0.392) == 784 * RECONSTRUCTION_WEIGHT_OF_PAPER
+
+
+def test_the_weight_of_the_code_is_that_of_its_loss():
+    """The code's loss is a 20th of ours, so Adam, which ignores such factors, does the same."""
+    random = np.random.default_rng(0)
+    capsules, labels = random.normal(size=(8, 10, 16)) * 0.2, random.integers(0, 10, 8)
+    drawn, images = random.random((2, 8, 28, 28, 1))
+    logits, is_label = np.linalg.norm(capsules, axis=-1) - 0.5, np.eye(10)[labels]
+    positive_cost = is_label * (logits < 0.4) * (logits - 0.4) ** 2
+    negative_cost = (1 - is_label) * (logits > -0.4) * (logits + 0.4) ** 2
+    of_code = (0.5 * positive_cost + 0.5 * 0.5 * negative_cost).mean()
+    of_code += 0.0005 * ((drawn - images) ** 2).sum(axis=(1, 2, 3)).mean()
+    ours = capsule_loss(jnp.array(capsules, jnp.float32), jnp.array(labels))
+    ours += RECONSTRUCTION_WEIGHT_OF_CODE * reconstruction_loss(
+        jnp.array(drawn, jnp.float32), jnp.array(images, jnp.float32)
+    )
+    assert float(ours.mean()) / 20 == pytest.approx(of_code, rel=1e-5)

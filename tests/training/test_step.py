@@ -1,0 +1,211 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mnist_jax.training import state as state_module
+from mnist_jax.training.losses import nll
+from mnist_jax.training.step import (
+    images_to_float,
+    make_streams,
+    make_train_steps,
+    no_progress,
+    shuffled,
+)
+
+
+class Linear(nnx.Module):
+    """The smallest network with the face that `mnist_jax.models` asks for."""
+
+    def __init__(self, *, rngs):
+        self.dense = nnx.Linear(784, 10, rngs=rngs)
+        self.calls = nnx.Variable(jnp.float32(0))
+
+    def __call__(self, images, rngs=None):
+        self.calls[...] = self.calls[...] + 1
+        return self.dense(images.reshape(images.shape[0], -1))
+
+    def scores_of(self, outputs):
+        return jax.nn.softmax(outputs)
+
+
+def build(**changes):
+    graphdef, params, model_state = state_module.take_apart(Linear(rngs=nnx.Rngs(0)))
+    optimizer = optax.sgd(0.1)
+    settings = {"augment": None, "reconstruction_weight": 0.0, "ema_decay": 0.0, **changes}
+    steps = make_train_steps(graphdef, optimizer, nll, make_streams(0), batch_size=8, **settings)
+    keeps_average = settings["ema_decay"] > 0
+    return steps, state_module.first_state(
+        params, model_state, optimizer, keeps_average=keeps_average
+    )
+
+
+@pytest.fixture
+def parts():
+    return build()
+
+
+@pytest.fixture
+def split():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (32, 28, 28), dtype=np.uint8)
+    return jnp.array(images), jnp.array(random.integers(0, 10, 32, dtype=np.uint8))
+
+
+def test_two_steps_are_gradient_descent_worked_out_in_numpy(parts, split):
+    steps, state = parts
+    images, labels = split
+    order = np.random.default_rng(1).permutation(32)
+    kernel, bias = (np.asarray(state.params["dense"][k], np.float64) for k in ("kernel", "bias"))
+    total, correct = 0.0, 0
+    for start in (0, 8):
+        x = np.asarray(images)[order[start : start + 8]].reshape(8, -1) / 255.0
+        y = np.asarray(labels)[order[start : start + 8]]
+        logits = x @ kernel + bias
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        total -= np.log(probabilities[np.arange(8), y]).sum()
+        correct += (probabilities.argmax(axis=1) == y).sum()
+        error = (probabilities - np.eye(10)[y]) / 8
+        gradients = x.T @ error, error.sum(axis=0)
+        kernel, bias = kernel - 0.1 * gradients[0], bias - 0.1 * gradients[1]
+    state, progress = steps(state, no_progress(), images, labels, jnp.array(order), 0, 2)
+    np.testing.assert_allclose(state.params["dense"]["kernel"], kernel, atol=1e-5)
+    np.testing.assert_allclose(state.params["dense"]["bias"], bias, atol=1e-5)
+    assert int(state.step) == 2
+    assert float(progress.loss_sum) == pytest.approx(total, rel=1e-5)
+    assert (int(progress.num_correct), int(progress.num_seen)) == (correct, 16)
+    norms = [np.sqrt(sum((g**2).sum() for g in part)) for part in (gradients, (kernel, bias))]
+    assert float(progress.grad_norm) == pytest.approx(norms[0], rel=1e-4)
+    assert float(progress.param_norm) == pytest.approx(norms[1], rel=1e-5)
+    assert float(progress.update_norm) == pytest.approx(0.1 * norms[0], rel=1e-4)
+
+
+def test_what_a_network_keeps_besides_its_parameters_is_carried_on(parts, split):
+    steps, state = parts
+    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 4)
+    assert float(state.model_state["calls"]) == 4
+
+
+def test_steps_taken_in_parts_are_the_same_steps(parts, split):
+    steps, state = parts
+    copy = jax.tree.map(jnp.copy, state)
+    order = shuffled(make_streams(0).shuffle, 1, 32)
+    whole, progress = steps(state, no_progress(), *split, order, 0, 4)
+    part, progress_in_parts = steps(copy, no_progress(), *split, order, 0, 1)
+    part, progress_in_parts = steps(part, progress_in_parts, *split, order, 1, 3)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert progress == progress_in_parts
+
+
+def test_steps_in_one_dispatch_are_the_same_steps(parts, split, monkeypatch):
+    steps, state = parts
+    copy = jax.tree.map(jnp.copy, state)
+    order = shuffled(make_streams(0).shuffle, 1, 32)
+    one_by_one, progress = steps(state, no_progress(), *split, order, 1, 3)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # the loop that a GPU would run
+    in_one_dispatch, _ = build()
+    at_once, progress_at_once = in_one_dispatch(copy, no_progress(), *split, order, 1, 3)
+    for one, other in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    assert int(progress.num_correct) == int(progress_at_once.num_correct)
+    for name in ("grad_norm", "param_norm", "update_norm"):
+        at_last = float(getattr(progress, name))
+        assert at_last > 0
+        assert float(getattr(progress_at_once, name)) == pytest.approx(at_last, rel=1e-4)
+    assert int(at_once.step) == 3
+
+
+def test_the_average_of_the_weights_is_kept_beside_them(parts, split):
+    steps, state = build(ema_decay=0.9)
+    plain_steps, plain = parts
+    expected, total = 0.0, 0.0
+    for batch in range(4):
+        plain, _ = plain_steps(plain, no_progress(), *split, jnp.arange(32), batch, 1)
+        kernel = np.asarray(plain.params["dense"]["kernel"], np.float64)
+        expected, total = 0.9 * expected + kernel, 0.9 * total + 1
+    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 4)
+    np.testing.assert_allclose(state.weights["dense"]["kernel"], expected / total, atol=1e-6)
+    np.testing.assert_array_equal(state.params["dense"]["kernel"], plain.params["dense"]["kernel"])
+    assert plain.weights is plain.params
+
+
+def test_augmentation_changes_what_is_trained_on_and_is_keyed_by_the_step(split):
+    seen = []
+
+    def blacken(key, images):
+        seen.append(key)
+        return 0 * images
+
+    steps, state = build(augment=blacken)
+    before = np.asarray(state.params["dense"]["kernel"])
+    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 2)
+    assert seen
+    # Black images: the kernel gets no gradient, the bias does.
+    np.testing.assert_array_equal(state.params["dense"]["kernel"], before)
+    assert np.abs(state.params["dense"]["bias"]).max() > 0
+
+
+class Drawing(Linear):
+    """Draws every image as grey."""
+
+    def reconstruct(self, outputs, labels):
+        return jnp.full((outputs.shape[0], 28, 28, 1), 0.5) + 0 * outputs[:, :1, None, None]
+
+
+def test_the_reconstruction_error_is_added_with_its_weight(split):
+    images, labels = split
+    graphdef, params, model_state = state_module.take_apart(Drawing(rngs=nnx.Rngs(0)))
+    optimizer = optax.sgd(0.1)
+    sums = []
+    for weight in (0.0, 0.01):
+        steps = make_train_steps(
+            graphdef,
+            optimizer,
+            nll,
+            make_streams(0),
+            batch_size=32,
+            augment=None,
+            reconstruction_weight=weight,
+            ema_decay=0.0,
+        )
+        state = state_module.first_state(*jax.tree.map(jnp.copy, (params, model_state)), optimizer)
+        _, progress = steps(state, no_progress(), images, labels, jnp.arange(32), 0, 1)
+        sums.append(float(progress.loss_sum))
+    squared_error = ((np.asarray(images) / 255 - 0.5) ** 2).sum()
+    assert sums[1] - sums[0] == pytest.approx(0.01 * squared_error, rel=1e-4)
+
+
+def test_the_first_step_that_is_not_finite_is_named(parts, split):
+    steps, state = parts
+    images, labels = split
+    state, progress = steps(state, no_progress(), images, labels, jnp.arange(32), 0, 2)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
+    _, progress = steps(
+        state._replace(params=broken), progress, images, labels, jnp.arange(32), 2, 2
+    )
+    assert int(progress.first_bad_loss) == 3
+    assert int(progress.first_bad_gradient) == 3
+
+
+def test_an_epoch_is_a_permutation_that_its_number_decides():
+    key = make_streams(0).shuffle
+    first, again, second = (np.asarray(shuffled(key, epoch, 100)) for epoch in (1, 1, 2))
+    assert sorted(first) == list(range(100))
+    assert (first == again).all()
+    assert (first != second).any()
+
+
+def test_streams_differ_from_each_other_and_by_seed():
+    keys = [jax.random.key_data(key).tolist() for seed in (0, 1) for key in make_streams(seed)]
+    assert len({tuple(key) for key in keys}) == 8
+
+
+def test_grey_levels_become_numbers_from_0_to_1():
+    floats = images_to_float(
+        jnp.array([[[0, 51], [255, 102]]] * 2, jnp.uint8).repeat(14, 1).repeat(14, 2)
+    )
+    assert floats.shape == (2, 28, 28, 1)
+    np.testing.assert_allclose(np.unique(floats), [0, 0.2, 0.4, 1], rtol=1e-6)
