@@ -12,19 +12,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from mnist_jax import data, pipeline
+from mnist_jax import data
 from mnist_jax.config import default
 from mnist_jax.data import Dataset, Split
 from mnist_jax.files import read_json, write_json
+from mnist_jax.models.network import take_apart
+from mnist_jax.models.predict import Predictor
 from mnist_jax.run import environment
-from mnist_jax.training import evaluate, losses
-from mnist_jax.training import state as state_module
-from mnist_jax.training.augment import make_augment
-from mnist_jax.training.optimizers import make_optimizer, make_schedule
-from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
+from mnist_jax.training.stage import Splits, Stage, build_model
+from mnist_jax.training.state import first_state
+from mnist_jax.training.step import make_streams, no_progress, shuffled
 
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -41,36 +38,24 @@ def train(dataset: Dataset, changes: dict[str, Any], seed: int) -> dict[str, Any
     """Trains once; returns the number of wrong validation images and the mean loss by epoch."""
     config = default().to_dict() | changes
     config |= {"model_id": "mnist_capsule_v1", "criterion_id": "capsule_loss_v1", "seed": seed}
-    num_batches = NUM_TRAIN // BATCH_SIZE
-    schedule = make_schedule(
-        *("constant", config["learning_rate"]),
-        num_steps=EPOCHS * num_batches,
-        steps_per_epoch=num_batches,
-        decay=1.0,
-        floor=0.0,
+    config |= {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "augment_shift_px": 2}
+    config |= {"schedule_id": "constant"}
+    splits = Splits(
+        Split(*(part[:NUM_TRAIN] for part in data.read(dataset, "train"))),
+        Split(*(part[:NUM_VALIDATION] for part in data.read(dataset, "validation"))),
     )
-    optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
-    graphdef, params, model_state = state_module.take_apart(pipeline.build_model(config, dataset))
-    state = state_module.first_state(params, model_state, optimizer)
-    streams = make_streams(seed)
-    criterion = losses.CRITERIA[config["criterion_id"]]
-    train_steps = make_train_steps(
-        *(graphdef, optimizer, criterion, streams),
-        batch_size=BATCH_SIZE,
-        augment=make_augment("shift_and_rotate", max_shift_px=2, max_rotation_degrees=0.0),
-        reconstruction_weight=config["reconstruction_weight"],
-        ema_decay=0.0,
-    )
-    predict = evaluate.make_predict(graphdef, criterion)
-    images, labels = Split(*(part[:NUM_TRAIN] for part in data.read(dataset, "train")))
-    validation = Split(*(part[:NUM_VALIDATION] for part in data.read(dataset, "validation")))
-    on_device = jax.device_put((images, labels))
+    structure, params, model_state = take_apart(build_model(config, dataset))
+    predictor = Predictor(structure)
+    stage, streams = Stage(config, dataset, splits, predictor), make_streams(seed)
+    state = first_state(params, model_state, stage.optimizer)
     wrong, mean_losses = [], []
     for epoch in range(1, EPOCHS + 1):
         order = shuffled(streams.shuffle, epoch, NUM_TRAIN)
-        state, seen = train_steps(state, no_progress(), *on_device, order, 0, num_batches)
-        scores, _ = predict(state.weights, state.model_state, *validation)
-        wrong.append(int((np.asarray(scores).argmax(axis=1) != validation.labels).sum()))
+        state, seen = stage.train_steps(
+            streams, state, no_progress(), stage.train, order, 0, stage.num_batches
+        )
+        scores = predictor.scores(state.weights, state.model_state, splits.validation.images)
+        wrong.append(int((scores.argmax(axis=1) != splits.validation.labels).sum()))
         mean_losses.append(float(seen.loss_sum) / int(seen.num_seen))
     return {"seed": seed, "num_wrong": wrong, "train_loss": mean_losses}
 

@@ -15,8 +15,8 @@ from benchmarks import ours, peers
 from benchmarks.interleaved import OURS, Part
 from mnist_jax.export.onnx import to_bytes
 from mnist_jax.export.session import open_session
+from mnist_jax.models import network as network_module
 from mnist_jax.pipeline import build_model
-from mnist_jax.training import state as state_module
 
 BATCH_SIZE = 64
 EVALUATION_BATCHES = (64, 250, 1000)
@@ -84,7 +84,7 @@ def latency(is_quick: bool, *, batch: int) -> Part:
     """ONNX Runtime on one thread: this project's file beside PyTorch's export of its weights."""
     calls = max(1, LATENCY_CALLS[batch] // (4 if is_quick else 1))
     model = build_model(ours.recipe(), ours.DATASET)
-    weights = peers.with_weights(state_module.take_apart(model)[1])
+    weights = peers.with_weights(network_module.take_apart(model)[1])
     image = np.random.default_rng(0).random((batch, 1, 28, 28), np.float32)
 
     def session(content: bytes | Path):
@@ -99,7 +99,7 @@ def latency(is_quick: bool, *, batch: int) -> Part:
         return run
 
     def ours_file():
-        return session(to_bytes(model, {}))
+        return session(to_bytes(model, (28, 28, 1), {}))
 
     def torch_file(dynamo: bool):
         example, path = torch.rand(2, 1, 28, 28), Path(folder.name) / f"{dynamo}.onnx"

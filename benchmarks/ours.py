@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from mnist_jax import config as config_module
-from mnist_jax.data import Dataset
-from mnist_jax.training import evaluate
-from mnist_jax.training import state as state_module
-from mnist_jax.training.augment import make_augment
-from mnist_jax.training.losses import CRITERIA
-from mnist_jax.training.optimizers import make_optimizer, make_schedule
-from mnist_jax.training.stage import build_model, structure_in_training
-from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
+from mnist_jax.data import Dataset, Split
+from mnist_jax.models.network import take_apart
+from mnist_jax.models.predict import Predictor
+from mnist_jax.training import losses
+from mnist_jax.training.evaluate import make_score
+from mnist_jax.training.stage import Splits, Stage, build_model
+from mnist_jax.training.state import first_state
+from mnist_jax.training.step import make_streams, no_progress, shuffled
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST's train split
 DATASET = Dataset(
@@ -53,67 +53,30 @@ def random_data(num_images: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Training:
-    """A network in training; `epochs` trains it, `accuracy` measures it."""
+    """A network in training; `epoch` trains it, `score` measures it."""
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        images: np.ndarray,
-        labels: np.ndarray,
-        num_seeds: int = 1,
-    ) -> None:
-        self.config, self.num_images = config, len(labels)
-        self.num_batches = len(labels) // config["batch_size"]
-        schedule = make_schedule(
-            config["schedule_id"],
-            config["learning_rate"],
-            num_steps=config["epochs"] * self.num_batches,
-            steps_per_epoch=self.num_batches,
-            decay=config["learning_rate_decay"],
-            floor=config["learning_rate_floor"],
+    def __init__(self, config: Mapping[str, Any], images: np.ndarray, labels: np.ndarray) -> None:
+        structure, params, model_state = take_apart(build_model(config, DATASET))
+        self.predictor = Predictor(structure)
+        split = Split(images, labels)
+        self.stage = Stage(config, DATASET, Splits(split, split), self.predictor)
+        self.streams = make_streams(config["seed"])
+        self.state = first_state(
+            params, model_state, self.stage.optimizer, keeps_average=config["ema_decay"] > 0
         )
-        optimizer = make_optimizer(
-            config["optimizer_id"],
-            schedule,
-            weight_decay=config["weight_decay"],
-            momentum=config["momentum"],
-        )
-        keeps_average = config["ema_decay"] > 0
-        members = []
-        for seed in range(config["seed"], config["seed"] + num_seeds):
-            model = build_model({**config, "seed": seed}, DATASET)
-            self.graphdef, params, model_state = state_module.take_apart(model)
-            state = state_module.first_state(
-                params, model_state, optimizer, keeps_average=keeps_average
-            )
-            members.append((state, make_streams(seed)))
-        side_by_side = members[0] if num_seeds == 1 else state_module.stack(members)
-        self.state, self.streams = side_by_side
-        self.steps = make_train_steps(
-            structure_in_training(config, DATASET),
-            optimizer,
-            CRITERIA[config["criterion_id"]],
-            self.streams,
-            batch_size=config["batch_size"],
-            augment=make_augment(
-                config["augment_id"],
-                max_shift_px=config["augment_shift_px"],
-                max_rotation_degrees=config["augment_rotation_degrees"],
-            ),
-            reconstruction_weight=config["reconstruction_weight"],
-            ema_decay=config["ema_decay"],
-        )
-        self.data = jax.device_put((images, labels))
 
     def epoch(self, number: int = 1, num_batches: int | None = None) -> None:
         """Takes an epoch's steps, or the first few of them, and waits for them."""
-        order = shuffled(self.streams.shuffle, number, self.num_images)
-        count = num_batches or self.num_batches
-        progress = no_progress(order.shape[:-1])
-        self.state, progress = self.steps(self.state, progress, *self.data, order, 0, count)
+        stage = self.stage
+        order = shuffled(self.streams.shuffle, number, len(stage.train.labels))
+        count = num_batches or stage.num_batches
+        self.state, progress = stage.train_steps(
+            self.streams, self.state, no_progress(), stage.train, order, 0, count
+        )
         jax.block_until_ready(progress)
 
-    def make_predict(self) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    def make_score(self) -> Callable[[Split], tuple[np.ndarray, np.ndarray]]:
         """Returns this project's evaluation with the weights as they are now."""
-        predict = evaluate.make_predict(self.graphdef, CRITERIA[self.config["criterion_id"]])
-        return lambda *split: predict(self.state.weights, self.state.model_state, *split)
+        criterion = losses.find(self.stage.config["criterion_id"])
+        score = make_score(self.predictor, criterion)
+        return lambda split: score(self.state.weights, self.state.model_state, split)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mnist_jax import data
+from mnist_jax import data, models
 from mnist_jax.card import capsule_pictures, capsule_plots, model_card
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
 from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.files import read_json, write_bytes, write_json
+from mnist_jax.models.network import num_exported_parameters
+from mnist_jax.models.predict import Trained
 from mnist_jax.release import criteria as release
 from mnist_jax.release import verify
 from mnist_jax.run import compilation_cache, environment, paths
@@ -27,10 +29,9 @@ from mnist_jax.run.paths import EXPORTED
 from mnist_jax.run.stopwatch import TRAINING, Phases
 from mnist_jax.training import evaluate, losses, seeds
 from mnist_jax.training import processes as distributed
-from mnist_jax.training import state as state_module
 from mnist_jax.training.devices import make_mesh
 from mnist_jax.training.fit import Fitted
-from mnist_jax.training.stage import Trained, build_model, load_trained, train_and_save
+from mnist_jax.training.stage import Splits, build_model, load_trained, train_and_save
 
 LOGGER = logging.getLogger("mnist_jax")
 
@@ -66,20 +67,28 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         phases.end("data")
         # ---- Model
         model = build_model(config, dataset)
+        image_shape = (config["image_side"], config["image_side"], 1)
+        models.check(
+            model,
+            config["model_id"],
+            num_classes=len(dataset.class_names),
+            image_shape=image_shape,
+        )
         if not config["skip_export"]:
             if "onnx" not in formats_to_export(config):
                 LOGGER.warning("without onnx among the formats this run cannot be released")
             LOGGER.info("checking that %s can be exported", config["model_id"])
-            verify.check_parity_before_training(model)
+            verify.check_parity_before_training(model, image_shape)
         write_json(run_dir / paths.CONFIG, describe_run(config, dataset))
         phases.end("export check")
         # ---- Training
-        fitted = train_and_save(config, dataset, model, train, validation, run_dir, console, phases)
+        splits = Splits(train, validation)
+        fitted, predictor = train_and_save(config, dataset, model, splits, run_dir, console, phases)
         phases.end(TRAINING)
         status = 2  # of the other processes, should what follows raise
         try:
             # ---- Evaluation: the only use of the test split, after the epoch was chosen
-            trained = load_trained(config, dataset, run_dir)
+            trained = load_trained(config, dataset, run_dir, predictor)
             test = data.read(dataset, "test", config["image_side"])
             scores = evaluate_and_save(config, dataset, trained, test, run_dir)
             if config["num_seeds"] > 1:
@@ -102,7 +111,7 @@ def help_along(config: Mapping[str, Any], phases: Phases) -> int:
     model = build_model(config, dataset)
     nowhere = Path(config["output_dir"])  # nothing is written there
     silent = Console(quiet=True)
-    train_and_save(config, dataset, model, train, validation, nowhere, silent, phases)
+    train_and_save(config, dataset, model, Splits(train, validation), nowhere, silent, phases)
     return distributed.share(None)
 
 
@@ -154,8 +163,8 @@ def evaluate_and_save(
     config: Mapping[str, Any], dataset: Dataset, trained: Trained, test: Split, run_dir: Path
 ) -> Any:
     """Measures the released weights on the test split; returns the scores, `[n, classes]`."""
-    predict = evaluate.make_predict(trained.graphdef, losses.CRITERIA[config["criterion_id"]])
-    scores, example_losses = predict(trained.params, trained.model_state, test.images, test.labels)
+    score = evaluate.make_score(trained.predictor, losses.find(config["criterion_id"]))
+    scores, example_losses = score(trained.params, trained.model_state, test)
     history = read_json(run_dir / paths.HISTORY)
     best = history["epochs"][history["best_epoch"] - 1]
     metrics = {
@@ -187,20 +196,15 @@ def measure_seeds(
 ) -> None:
     """Writes what every seed reaches; nothing is chosen by it."""
     measured = seeds.measure(
+        config["seed"],
         fitted,
-        seeds.groups(config),
-        evaluate.make_predict(trained.graphdef, losses.CRITERIA[config["criterion_id"]]),
+        evaluate.make_score(trained.predictor, losses.find(config["criterion_id"])),
         dataset.num_validation,
         test,
     )
     write_json(run_dir / paths.SEEDS, measured)
     for line in seeds.show(measured):
         LOGGER.info(line)
-
-
-def num_exported_parameters(params: Mapping[str, Any]) -> int:
-    """Counts the trainable numbers without a decoder, which is not exported."""
-    return state_module.num_parameters({k: v for k, v in params.items() if k != "decoder"})
 
 
 def deliver(
@@ -239,7 +243,7 @@ def deliver(
         phases.end("export")
         LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
         verification = verify.verify_files(
-            run_dir, present, *test, scores, *trained, export_metadata(run)
+            run_dir, present, test, scores, trained, export_metadata(run)
         )
         write_json(run_dir / paths.VERIFICATION, verification)
         phases.end("verification")
@@ -257,7 +261,7 @@ def deliver(
         from mnist_jax.card import plots
 
         plots.draw(verdict, history, run_dir / "model_card" / "plots")
-        model = state_module.rebuild(*trained)
+        model = trained.model()
         if hasattr(model, "reconstruct"):
             capsule_pictures.record(model, *test, scores, run_dir)
             capsule_plots.draw(run_dir, metrics["class_names"])
@@ -278,11 +282,12 @@ def write_exports(
     """
     versions = json.dumps(environment.versions(), sort_keys=True)
     metadata = export_metadata(run) | {"versions": versions}
-    model = state_module.rebuild(*trained)
+    side = run["config"]["image_side"]
+    model = trained.model()
     writers = {
-        "onnx": lambda: onnx.to_bytes(model, metadata),
+        "onnx": lambda: onnx.to_bytes(model, (side, side, 1), metadata),
         "safetensors": lambda: safetensors.to_bytes(trained.params, trained.model_state, metadata),
-        "stablehlo": lambda: stablehlo.to_bytes(model),
+        "stablehlo": lambda: stablehlo.to_bytes(model, (side, side, 1)),
     }
     for name in formats:
         write_bytes(run_dir / EXPORTED[name], writers[name]())

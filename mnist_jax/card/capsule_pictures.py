@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mnist_jax.files import write_bytes
+from mnist_jax.models.network import images_to_float
 from mnist_jax.run import paths
-from mnist_jax.training.step import images_to_float
 
 NUM_WRONG = 10
 # How far each dimension is moved, from -0.25 to 0.25 (Sabour et al. 2017, section 5.1).

@@ -4,7 +4,8 @@ import contextlib
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,17 +19,22 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.export.interface import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME
+from mnist_jax.models import layers
+from mnist_jax.models.network import scores
 
 
 class ExportError(UserError):
     """The network cannot be exported as it is; the message names the fault and the remedy."""
 
 
-def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
-    """Exports `model.scores`; the same weights give the same bytes.
+def to_bytes(
+    model: nnx.Module, image_shape: tuple[int, int, int], metadata: Mapping[str, str]
+) -> bytes:
+    """Exports a network's scores; the same weights give the same bytes.
 
     Args:
-        model: a network of `mnist_jax.models`.
+        model: a network, in evaluation mode.
+        image_shape: height, width and channels of its images.
         metadata: goes into the file in sorted order; no time, host or path belongs there.
 
     Returns:
@@ -38,14 +44,15 @@ def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
     Raises:
         ExportError: the network cannot be exported, or would be exported wrongly.
     """
-    check_exportable(model)
+    model = exportable(model)
+    check_exportable(model, image_shape)
     import jax2onnx  # not at the top: it takes 0.3 s, which not every importer need spend
 
     try:
         with _quiet(), _converters_of_jax_and_flax_only(), jax.numpy_rank_promotion("allow"):
             exported = jax2onnx.to_onnx(
-                model.scores,  # pyright: ignore[reportAttributeAccessIssue]
-                [(BATCH_NAME, *image_shape(model))],
+                partial(scores, model),
+                [(BATCH_NAME, *image_shape)],
                 model_name=type(model).__name__,
                 opset=OPSET,
                 inputs_as_nchw=[0],
@@ -67,20 +74,32 @@ def to_bytes(model: nnx.Module, metadata: dict[str, str]) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def image_shape(model: Any) -> tuple[int, int, int]:
-    """Returns the height, width and channels of the images that a network takes."""
-    return model.image_side, model.image_side, 1
+class _Identity(nnx.Dropout):
+    """What dropout is in evaluation, in a form that jax2onnx converts: nothing."""
+
+    def __call__(self, inputs, **_: Any):
+        """Returns the inputs."""
+        return inputs
 
 
-def check_exportable(model: nnx.Module) -> None:
+def exportable(model: nnx.Module) -> nnx.Module:
+    """Returns a network as it is exported: plain convolutions, no dropout in evaluation mode."""
+    model = layers.plain(model)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.Dropout) and module.deterministic:
+            module.__class__ = _Identity  # so it stays wherever the network keeps it
+    return model
+
+
+def check_exportable(model: nnx.Module, image_shape: tuple[int, int, int]) -> None:
     """Refuses what jax2onnx is known to export wrongly without a word.
 
-    It looks at what `model.scores` computes, not at flags: a layer left in training mode is a fault
+    It looks at what the scores compute, not at flags: a layer left in training mode is a fault
     where it takes part. A pool whose explicit padding happens to equal "SAME" cannot be told apart
     here; `verify.check_parity_before_training` finds it.
 
     Raises:
-        ExportError: `scores` fails, draws random numbers, changes the network's state, or pools
+        ExportError: the network fails, draws random numbers, changes the network's state, or pools
             with a padding other than "SAME" and "VALID".
     """
     name = type(model).__name__
@@ -88,17 +107,17 @@ def check_exportable(model: nnx.Module) -> None:
 
     def scores_and_state(state, images):
         network = nnx.merge(graphdef, state)
-        return network.scores(images), nnx.state(network)  # pyright: ignore
+        return scores(network, images), nnx.state(network)
 
-    images = jax.ShapeDtypeStruct((2, *image_shape(model)), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
         jaxpr = jax.make_jaxpr(scores_and_state)(state, images).jaxpr
     except Exception as error:
         raise ExportError(
-            f"{name}.scores fails on images {images.shape}: {first_line(error)}; it must take "
+            f"{name} fails on images {images.shape}: {first_line(error)}; it must take "
             "images alone, in evaluation mode"
         ) from error
-    rule = f"{name}.scores must not; a layer (Dropout, BatchNorm) is in training mode, call .eval()"
+    rule = f"{name} must not; a layer (Dropout, BatchNorm) is in training mode, call .eval()"
     for operation in _operations(jaxpr):
         primitive = operation.primitive.name
         if primitive.startswith(("random_", "threefry", "rng_")):

@@ -1,31 +1,138 @@
-"""The networks, by model id.
+"""The networks: found by id or by reference, built, and checked before anything is trained."""
 
-Every network is a `flax.nnx.Module` with the same face:
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
-* `Network(num_classes=..., image_mean=..., image_std=..., image_side=..., rngs=...)` builds it;
-  `Network.choices` names what else a recipe can tell it; `dtype=...` is the precision its layers
-  compute in, routing and outputs apart, which are float32 as the weights;
-* `network(images, rngs=None)` maps grey levels in 0..1, `[batch, side, side, 1]`, to the outputs
-  that its losses take; dropout runs only where `rngs` is given, so the exported graph holds none;
-* `network.image_side` is the height and width of its images in pixels;
-* `network.scores_of(outputs)` turns those into one number per class, the largest being the answer;
-* `network.scores(images)` does both and is what ships;
-* `network.reconstruct(outputs, labels)`, where there is one, draws the images again; its decoder is
-  trained along and not exported;
-* `Network.criteria` names the losses that fit its outputs;
-* `Network.needs_transpose` says whether its exported graph may hold a Transpose.
-"""
+import jax.numpy as jnp
+from flax import nnx
 
-from mnist_jax.models.cnn import CNN
-from mnist_jax.models.efficient import EfficientCapsNet, EfficientCNN
-from mnist_jax.models.hvc import HVCCapsNet
-from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
+from mnist_jax.config import MODELS
+from mnist_jax.errors import UserError, first_line
+from mnist_jax.models.network import images_to_float, output_kind
+from mnist_jax.run import own_code
 
-MODELS = {
-    "mnist_cnn_v1": CNN,
-    "mnist_capsule_v1": SabourCapsNet,
-    "mnist_efficient_capsule_v1": EfficientCapsNet,
-    "mnist_hvc_capsule_v1": HVCCapsNet,
-    "mnist_sabour_cnn_v1": SabourCNN,
-    "mnist_efficient_cnn_v1": EfficientCNN,
-}
+
+def find(model_id: str) -> type[nnx.Module]:
+    """Returns the class of a network.
+
+    Args:
+        model_id: a key of `config.MODELS`, or a reference to the user's own.
+
+    Raises:
+        UserError: there is no such class, or it is not a `flax.nnx.Module`.
+    """
+    network = own_code.load(MODELS.get(model_id, model_id), "model_id")
+    if not (isinstance(network, type) and issubclass(network, nnx.Module)):
+        raise UserError(
+            f"model_id names {model_id}, which is not a class derived from flax.nnx.Module; "
+            "write the network as one"
+        )
+    return network
+
+
+def build(
+    model_id: str,
+    *,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    image_side: int = 28,
+    num_channels: int = 1,
+    image_mean: float = 0.0,
+    image_std: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+) -> nnx.Module:
+    """Builds a network with its first weights, in evaluation mode.
+
+    The constructor gets what it asks for by name; see `network.Network`.
+
+    Raises:
+        UserError: the constructor fails, asks for something else, or does not take a setting.
+    """
+    network, settings = find(model_id), settings or {}
+    offered = {
+        "num_classes": num_classes,
+        "image_side": image_side,
+        "num_channels": num_channels,
+        "image_mean": image_mean,
+        "image_std": image_std,
+        "rngs": rngs,
+        "dtype": dtype,
+    }
+    asked = inspect.signature(network.__init__).parameters
+    own = set(asked) - {"self", *offered}
+    for name in settings:
+        if name not in own:
+            raise UserError(
+                f"network.{name} is set, but {model_id} takes "
+                f"{', '.join(sorted(own)) or 'no settings'}; leave it out"
+            )
+    if dtype != "float32" and "dtype" not in asked:
+        raise UserError(
+            f"compute_dtype is {dtype!r}, but {model_id} does not ask for dtype; use float32"
+        )
+    for name, parameter in asked.items():
+        is_given = name in offered or name in settings or name == "self"
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not is_given and not is_variadic:
+            raise UserError(
+                f"{model_id} asks for {name}, but is offered {', '.join(sorted(offered))}; give "
+                f"{name} a default, or --config.network.{name}=VALUE"
+            )
+    arguments = {name: offered[name] for name in asked if name in offered}
+    try:
+        model = network(**arguments, **settings)
+    except UserError:
+        raise
+    except Exception as error:  # the user's code can raise anything
+        raise UserError(
+            f"{model_id} cannot be built for images of {image_side}x{image_side} pixels and "
+            f"{num_channels} channels ({first_line(error)}); fix its constructor"
+        ) from error
+    model.eval()
+    return model
+
+
+def check(
+    model: nnx.Module, model_id: str, *, num_classes: int, image_shape: tuple[int, ...]
+) -> None:
+    """Refuses a network whose outputs are not what they must be.
+
+    Args:
+        model: in evaluation mode.
+        model_id: its name, for messages.
+        num_classes: of the data.
+        image_shape: side, side, channels.
+
+    Raises:
+        UserError: it fails on two images, or its outputs have another shape, dtype, or values that
+            are not finite.
+    """
+    images = images_to_float(jnp.zeros((2, *image_shape), jnp.uint8))
+    try:
+        outputs = model(images)  # pyright: ignore[reportCallIssue]
+    except Exception as error:  # the user's code can raise anything
+        raise UserError(
+            f"{model_id} fails on images {images.shape} ({first_line(error)}); it must take "
+            "float32 [batch, side, side, channels]"
+        ) from error
+    kind = output_kind(model)
+    rule = {"logits": "[batch, classes]", "capsules": "[batch, classes, dims]"}
+    if kind not in rule:
+        raise UserError(f"{model_id}.outputs is {kind!r}, but must be {' or '.join(rule)}")
+    shape = getattr(outputs, "shape", ())
+    num_axes = 2 if kind == "logits" else 3
+    if len(shape) != num_axes or shape[:2] != (2, num_classes):
+        raise UserError(
+            f"{model_id} returns {shape or type(outputs).__name__} for two "
+            f"images of {num_classes} classes, but must return {kind} {rule[kind]}; change its "
+            "last layer"
+        )
+    if outputs.dtype != jnp.float32:
+        raise UserError(f"{model_id} returns {outputs.dtype}, but must return float32; convert it")
+    if not bool(jnp.isfinite(outputs).all()):
+        raise UserError(
+            f"{model_id} returns numbers that are not finite for black images; check its first "
+            "weights and divisions"
+        )

@@ -1,14 +1,10 @@
 """`mnist_cnn_v1`: the two-convolution network of the PyTorch MNIST example."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from mnist_jax.models.layers.dropout import dropout
-from mnist_jax.models.layers.each_part import on_each_part
-from mnist_jax.models.layers.max_pool import max_pool_2x2
-from mnist_jax.models.layers.winograd import conv_conv_pool
+from mnist_jax.models import layers
 
 
 class CNN(nnx.Module):
@@ -18,10 +14,6 @@ class CNN(nnx.Module):
     channel, as there, so that the exported graph, which ONNX wants channels-first, needs no
     transposition.
     """
-
-    criteria = ("nll", "mse")
-    choices = ()
-    needs_transpose = False
 
     def __init__(
         self,
@@ -39,46 +31,35 @@ class CNN(nnx.Module):
             num_classes: logits.
             image_mean: of the data set's grey levels, which is subtracted.
             image_std: of the data set's grey levels, to divide by.
-            rngs: a stream named `params`.
+            rngs: streams named `params` and `dropout`.
             image_side: of the square images, in pixels.
             dtype: of the layers; weights and logits are float32.
         """
-        self.image_side = image_side
-        self.dtype = jnp.dtype(dtype)
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
-        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+
+        def conv(num_inputs, num_outputs):
+            return nnx.Conv(
+                num_inputs,
+                num_outputs,
+                (3, 3),
+                padding="VALID",
+                conv_general_dilated=layers.conv_general_dilated,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.conv1, self.conv2 = conv(1, 32), conv(32, 64)
         self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
         self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
+        self.dropout1 = layers.Dropout(0.25, rngs=rngs)
+        self.dropout2 = layers.Dropout(0.5, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes"]:
-        """Returns logits; drops activations only where `rngs` brings a stream named `dropout`."""
+    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns logits."""
         x = (images - self.image_mean[...]) / self.image_std[...]
-        is_slow = rngs is not None and jax.default_backend() == "cpu"
-        if is_slow and self.image_side == 28 and self.dtype == jnp.float32:
-            # The same three layers, where their gradients would be slow; tiled for this size.
-            layers = (self.conv1.kernel, self.conv1.bias, self.conv2.kernel, self.conv2.bias)
-            weights = (layer[...] for layer in layers)  # pyright: ignore[reportOptionalSubscript]
-            x = on_each_part(conv_conv_pool, x, *weights)  # (batch, 12, 12, 64)
-        else:
-            x = nnx.relu(self.conv1(x))  # (batch, 26, 26, 32)
-            x = nnx.relu(self.conv2(x))  # (batch, 24, 24, 64)
-            x = max_pool_2x2(x)  # (batch, 12, 12, 64)
-        if rngs is not None:
-            x = dropout(x, 0.25, rngs.dropout())
+        x = layers.conv_conv_pool(x, self.conv1, self.conv2)  # (batch, 12, 12, 64)
+        x = self.dropout1(x)
         x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)  # (batch, 64 * 12 * 12)
-        x = nnx.relu(self.dense1(x))
-        if rngs is not None:
-            x = dropout(x, 0.5, rngs.dropout())
+        x = self.dropout2(nnx.relu(self.dense1(x)))
         return self.dense2(x).astype(jnp.float32)
-
-    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-        """Turns logits into the probability of each class; a row sums to one."""
-        return jax.nn.softmax(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the probability of each class: what is exported."""
-        return self.scores_of(self(images))

@@ -8,7 +8,6 @@ from jaxtyping import Array, DTypeLike, Float, Integer
 from mnist_jax.models.capsules import (
     Decoder,
     cast_votes,
-    lengths,
     self_attention_routing,
     squash_exponential,
 )
@@ -42,7 +41,6 @@ class EfficientTrunk(nnx.Module):
         def norm(num_features):  # momentum and epsilon are Keras's defaults
             return nnx.BatchNorm(
                 num_features,
-                use_running_average=True,  # unless a call says that it is training
                 momentum=0.99,
                 epsilon=1e-3,
                 dtype=dtype,
@@ -61,13 +59,11 @@ class EfficientTrunk(nnx.Module):
         )
         self.primary_biases = nnx.Param(jnp.zeros(features))
 
-    def features(
-        self, images: Float[Array, "batch side side 1"], *, is_training: bool
-    ) -> Float[Array, "batch 128"]:
+    def features(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch 128"]:
         """Returns one number for each feature map."""
         x = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(nnx.relu(conv(x)), use_running_average=not is_training)
+            x = norm(nnx.relu(conv(x)))
         # [batch, 9, 9, 128]: a depthwise 9x9 convolution has one place to be at. Channels first, as
         # ONNX has them, so that the exported graph needs no transposition.
         x = jnp.transpose(x.astype(jnp.float32), (0, 3, 1, 2))
@@ -83,16 +79,12 @@ class EfficientCapsNet(EfficientTrunk):
     ten classes 161,824 parameters and 1,411,344 of the decoder.
     """
 
-    criteria = ("capsule_loss_v1",)
-    choices = ()
-    needs_transpose = True
+    outputs = "capsules"
 
     def __init__(
         self,
         *,
         num_classes: int,
-        image_mean: float,
-        image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
         dtype: DTypeLike = jnp.float32,
@@ -101,8 +93,6 @@ class EfficientCapsNet(EfficientTrunk):
 
         Args:
             num_classes: class capsules.
-            image_mean: not used; the published network takes grey levels as they are.
-            image_std: not used.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
             dtype: of the convolutions; capsules and routing are float32.
@@ -120,10 +110,10 @@ class EfficientCapsNet(EfficientTrunk):
         )
 
     def primary_capsules(
-        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
+        self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch 16 8"]:
         """Returns the capsules below the routing, of length below 1."""
-        features = self.features(images, is_training=is_training)
+        features = self.features(images)
         return squash_exponential(features.reshape(-1, NUM_PRIMARY, PRIMARY_DIMS))
 
     def route(
@@ -134,24 +124,16 @@ class EfficientCapsNet(EfficientTrunk):
         return self_attention_routing(votes, self.routing_biases[...])
 
     def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch classes 16"]:
-        """Returns the class capsules; `rngs` says that this is training, and nothing is drawn."""
-        return self.route(self.primary_capsules(images, is_training=rngs is not None))[0]
+        """Returns the class capsules."""
+        return self.route(self.primary_capsules(images))[0]
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
     ) -> Float[Array, "batch side side 1"]:
         """Draws the images again, each from the capsule of its label."""
         return self.decoder(outputs, labels)
-
-    def scores_of(self, outputs: Float[Array, "batch classes 16"]) -> Float[Array, "batch classes"]:
-        """Returns the lengths of the class capsules, each in 0..1 and not summing to one."""
-        return lengths(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the lengths of the class capsules: what is exported, without the decoder."""
-        return self.scores_of(self(images))
 
 
 class EfficientCNN(EfficientTrunk):
@@ -160,16 +142,10 @@ class EfficientCNN(EfficientTrunk):
     As many weights as the capsule network of the same `image_side` has, and 1,610 more.
     """
 
-    criteria = ("nll", "mse")
-    choices = ()
-    needs_transpose = True
-
     def __init__(
         self,
         *,
         num_classes: int,
-        image_mean: float,
-        image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
         dtype: DTypeLike = jnp.float32,
@@ -180,17 +156,7 @@ class EfficientCNN(EfficientTrunk):
         self.dense1 = nnx.Linear(NUM_PRIMARY * PRIMARY_DIMS, num_units, rngs=rngs)
         self.dense2 = nnx.Linear(num_units, num_classes, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes"]:
-        """Returns logits; `rngs` says that this is training, and nothing is drawn."""
-        x = nnx.relu(self.features(images, is_training=rngs is not None))
+    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns logits."""
+        x = nnx.relu(self.features(images))
         return self.dense2(nnx.relu(self.dense1(x)))
-
-    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-        """Turns logits into the probability of each class; a row sums to one."""
-        return jax.nn.softmax(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the probability of each class: what is exported."""
-        return self.scores_of(self(images))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from mnist_jax.models import layers
 from mnist_jax.models.capsules import drawn_flat, lengths
-from mnist_jax.models.layers.convolution import convolve
 
 NUM_CONVS = 9
 CONVS_PER_BRANCH = 3
@@ -22,16 +22,10 @@ class HVCCapsNet(nnx.Module):
     the code also offers, is left out: the normalisation after it divides it away, all but its sign.
     """
 
-    criteria = ("nll", "mse")
-    choices = ()
-    needs_transpose = True
-
     def __init__(
         self,
         *,
         num_classes: int,
-        image_mean: float,
-        image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
         dtype: DTypeLike = jnp.float32,
@@ -40,8 +34,6 @@ class HVCCapsNet(nnx.Module):
 
         Args:
             num_classes: class capsules of each branch.
-            image_mean: not used; the published network maps grey levels to -1..1.
-            image_std: not used.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
             dtype: of the convolutions; capsules are float32.
@@ -55,7 +47,6 @@ class HVCCapsNet(nnx.Module):
             # two, three quarters of the running statistics would still be what they began with.
             return nnx.BatchNorm(
                 num_features,
-                use_running_average=True,  # unless a call says that it is training
                 momentum=0.99,
                 epsilon=1e-3,
                 use_scale=False,
@@ -72,6 +63,7 @@ class HVCCapsNet(nnx.Module):
                 padding="VALID",
                 use_bias=False,
                 kernel_init=normal,
+                conv_general_dilated=layers.conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )
@@ -91,14 +83,13 @@ class HVCCapsNet(nnx.Module):
         self.merge_norm = norm(len(branch_dims), is_of_capsules=True)
 
     def class_capsules(
-        self, images: Float[Array, "batch side side 1"], *, is_training: bool = False
+        self, images: Float[Array, "batch side side 1"]
     ) -> list[Float[Array, "batch classes _"]]:
         """Returns the class capsules of each branch, of 64, 112 and 160 dims, none negative."""
         x = (2 * images - 1).astype(self.dtype)
         capsules = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = convolve(x, conv.kernel[...], stride=1) if is_training else conv(x)
-            x = nnx.relu(norm(x, use_running_average=not is_training))
+            x = nnx.relu(norm(conv(x)))
             if (index + 1) % CONVS_PER_BRANCH == 0:
                 branch = len(capsules)
                 weights = self.branch_weights[branch][...]
@@ -108,22 +99,11 @@ class HVCCapsNet(nnx.Module):
                 sums = jnp.matmul(by_dim.reshape(-1, dims, 1, places), weights)
                 sums = jnp.transpose(sums.reshape(-1, dims, classes), (0, 2, 1))
                 branch_norm = self.branch_norms[branch]
-                capsules.append(nnx.relu(branch_norm(sums, use_running_average=not is_training)))
+                capsules.append(nnx.relu(branch_norm(sums)))
         return capsules
 
-    def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes"]:
-        """Returns logits; `rngs` says that this is training, and nothing is drawn."""
-        is_training = rngs is not None
-        branches = self.class_capsules(images, is_training=is_training)
+    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns logits."""
+        branches = self.class_capsules(images)
         stacked = jnp.stack([lengths(capsules) for capsules in branches], axis=-1)
-        return jnp.sum(self.merge_norm(stacked, use_running_average=not is_training), axis=-1)
-
-    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-        """Turns logits into the probability of each class; a row sums to one."""
-        return jax.nn.softmax(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the probability of each class: what is exported."""
-        return self.scores_of(self(images))
+        return jnp.sum(self.merge_norm(stacked), axis=-1)

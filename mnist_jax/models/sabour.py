@@ -7,15 +7,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Integer
 
+from mnist_jax.models import layers
 from mnist_jax.models.capsules import (
     Decoder,
     cast_votes,
     drawn_flat,
     dynamic_routing,
-    lengths,
     squash,
 )
-from mnist_jax.models.layers.convolution import convolve
 
 CLASS_DIMS = 16
 PRIMARY_TYPES = 32
@@ -45,20 +44,18 @@ class SabourTrunk(nnx.Module):
             padding="VALID",
             use_bias=False,
             kernel_init=_truncated_normal(0.1 / PRIMARY_TYPES / primary_factor),
+            conv_general_dilated=layers.conv_general_dilated,
             dtype=dtype,
             rngs=rngs,
         )
         self.primary_biases = nnx.Param(jnp.full(PRIMARY_TYPES * PRIMARY_DIMS, 0.1))
 
     def features(
-        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
+        self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch rows columns 256"]:
         """Returns what the two convolutions make of each place."""
         x = nnx.relu(self.conv1(images))  # [batch, 20, 20, 256]
-        if is_exported:
-            x = self.primary_conv(x)
-        else:
-            x = convolve(x, self.primary_conv.kernel[...], stride=2)
+        x = self.primary_conv(x)
         biases = self.primary_biases[...].reshape(1, 1, 1, -1)
         return x.astype(jnp.float32) * self.primary_factor + biases  # [batch, 6, 6, 256]
 
@@ -76,16 +73,12 @@ class SabourCapsNet(SabourTrunk):
     there is a choice, and the default is the code's; so are the initial values.
     """
 
-    criteria = ("capsule_loss_v1",)
-    choices = ("routing_iterations", "primary_factor", "has_class_biases", "stop_routing_gradient")
-    needs_transpose = True
+    outputs = "capsules"
 
     def __init__(
         self,
         *,
         num_classes: int,
-        image_mean: float,
-        image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
         routing_iterations: int = 3,
@@ -98,8 +91,6 @@ class SabourCapsNet(SabourTrunk):
 
         Args:
             num_classes: class capsules.
-            image_mean: not used; the published network takes grey levels as they are.
-            image_std: not used.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
             routing_iterations: 1 or more.
@@ -126,10 +117,10 @@ class SabourCapsNet(SabourTrunk):
         )
 
     def primary_capsules(
-        self, images: Float[Array, "batch side side 1"], *, is_exported: bool = False
+        self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch inputs 8"]:
         """Returns the capsules below the routing, of length below 1: by row, column and type."""
-        features = self.features(images, is_exported=is_exported)
+        features = self.features(images)
         return squash(features.reshape(-1, self.num_places * PRIMARY_TYPES, PRIMARY_DIMS))
 
     def route(
@@ -144,9 +135,9 @@ class SabourCapsNet(SabourTrunk):
         )
 
     def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch classes 16"]:
-        """Returns the class capsules; in training nothing is drawn: `rngs` changes nothing."""
+        """Returns the class capsules."""
         return self.route(self.primary_capsules(images))[0]
 
     def reconstruct(
@@ -154,14 +145,6 @@ class SabourCapsNet(SabourTrunk):
     ) -> Float[Array, "batch side side 1"]:
         """Draws the images again, each from the capsule of its label."""
         return self.decoder(outputs, labels)
-
-    def scores_of(self, outputs: Float[Array, "batch classes 16"]) -> Float[Array, "batch classes"]:
-        """Returns the lengths of the class capsules, each in 0..1 and not summing to one."""
-        return lengths(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the lengths of the class capsules: what is exported, without the decoder."""
-        return self.scores_of(self.route(self.primary_capsules(images, is_exported=True))[0])
 
 
 class SabourCNN(SabourTrunk):
@@ -171,16 +154,10 @@ class SabourCNN(SabourTrunk):
     capsules do beside what plain layers do.
     """
 
-    criteria = ("nll", "mse")
-    choices = ()
-    needs_transpose = True
-
     def __init__(
         self,
         *,
         num_classes: int,
-        image_mean: float,
-        image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
         dtype: DTypeLike = jnp.float32,
@@ -191,10 +168,8 @@ class SabourCNN(SabourTrunk):
         self.dense1 = nnx.Linear(num_features, num_classes * CLASS_DIMS, rngs=rngs)
         self.dense2 = nnx.Linear(num_classes * CLASS_DIMS, num_classes, rngs=rngs)
 
-    def __call__(
-        self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes"]:
-        """Returns logits; in training nothing is drawn: `rngs` changes nothing."""
+    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+        """Returns logits."""
         return self.logits(self.features(images))
 
     def logits(self, features: Float[Array, "batch rows columns 256"]) -> Float[Array, "batch _"]:
@@ -202,11 +177,3 @@ class SabourCNN(SabourTrunk):
         x = nnx.relu(features)
         x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
         return self.dense2(x)
-
-    def scores_of(self, outputs: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-        """Turns logits into the probability of each class; a row sums to one."""
-        return jax.nn.softmax(outputs)
-
-    def scores(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
-        """Returns the probability of each class: what is exported."""
-        return self.scores_of(self.logits(self.features(images, is_exported=True)))

@@ -12,6 +12,7 @@ from scipy.stats import norm
 from mnist_jax.data import Split
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import open_session
+from mnist_jax.models.predict import in_batches
 from mnist_jax.release.latency import measure_ratio
 
 MARGIN = 0.005  # of accuracy: what a model may be worse by and still pass for as good
@@ -47,11 +48,11 @@ def compare(candidate: Path, champion: Path, test: Split) -> dict[str, Any]:
 def score(model: Path, test: Split) -> Float[np.ndarray, "n classes"]:
     """Returns a file's scores of all images of a split."""
     session = open_session(model, "all", num_threads=os.cpu_count() or 1)
-    batches = []
-    for start in range(0, len(test.images), BATCH_SIZE):
-        images = as_input(test.images[start : start + BATCH_SIZE])
-        batches.append(np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]))
-    return np.concatenate(batches)
+
+    def run(images):
+        return session.run([OUTPUT_NAME], {INPUT_NAME: as_input(images)})[0]
+
+    return in_batches(run, test.images, BATCH_SIZE)
 
 
 def as_input(images: np.ndarray) -> Float[np.ndarray, "n 1 28 28"]:

@@ -8,25 +8,25 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import onnx
 from flax import nnx
-from jaxtyping import Array, Float, Integer, UInt8
+from jaxtyping import Float, Integer
 from onnx import TensorProto, helper
 
+from mnist_jax.data import Split
 from mnist_jax.errors import first_line
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.interface import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET, OUTPUT_NAME
 from mnist_jax.export.session import OPTIMIZATIONS, open_session
+from mnist_jax.models.network import images_to_float, take_apart
+from mnist_jax.models.predict import Predictor, Trained, in_batches
 from mnist_jax.release.latency import measure_latency
 from mnist_jax.run.paths import EXPORTED
-from mnist_jax.training import state as state_module
 
 TOLERANCE = 1e-5  # the largest |difference| of a score
 BATCH_SIZE = 64  # images
@@ -34,7 +34,7 @@ SAMPLE_SIZE, SAMPLE_BATCH_SIZES = 256, (1, 2, 7, 256)  # images
 MAX_LISTED = 20  # class disagreements described one by one
 
 # Plain ONNX, which every runtime has. Left out on purpose: Dropout and all that is random, loops
-# and branches. Transpose is for networks that declare it (`needs_transpose`): votes are matrices.
+# and branches.
 # fmt: off
 ALLOWED_OPERATORS = frozenset((
     "Conv", "Gemm", "MatMul", "Einsum", "BatchNormalization", "LayerNormalization",
@@ -43,7 +43,7 @@ ALLOWED_OPERATORS = frozenset((
     "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Log",
     "Max", "Min", "Clip", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMean", "ReduceMax",
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Pad", "Expand",
-    "Shape", "Gather", "ConstantOfShape", "Cast", "Equal", "Greater", "Less", "Where",
+    "Shape", "Gather", "ConstantOfShape", "Cast", "Equal", "Greater", "Less", "Where", "Transpose",
 ))
 # fmt: on
 
@@ -86,12 +86,9 @@ class Report:
 def verify_files(
     run_dir: Path,
     formats: Sequence[str],
-    images: UInt8[np.ndarray, "n side side"],
-    labels: Integer[np.ndarray, " n"],
+    test: Split,
     jax_scores: Float[np.ndarray, "n classes"],
-    graphdef: Any,
-    params: Any,
-    model_state: Any,
+    trained: Trained,
     metadata: Mapping[str, str],
 ) -> dict[str, Any]:
     """Checks the exported files of a run against its network, over the whole test set.
@@ -99,22 +96,20 @@ def verify_files(
     Args:
         run_dir: the run's folder; the files lie at `export.EXPORTED` in it.
         formats: those exported; `orbax` is passed over, it is what the others are compared with.
-        images: the test set.
-        labels: its truth.
+        test: the test set.
         jax_scores: the network's scores of it, computed in full float32.
-        graphdef: the network's structure.
-        params: its weights, as read from the checkpoint.
-        model_state: its other arrays, likewise.
+        trained: the network, as read from the checkpoint.
         metadata: what the ONNX file must say of itself; a server takes the classes' names from it.
 
     Returns:
         `verification.json`; it passed if there is no line in `failures`. No file can raise.
     """
-    report, predict = Report(), _make_predict(graphdef)
-    pixels = images[:, None].astype(np.float32) / 255
+    report = Report()
+    pixels, labels = channels_first(images_to_float(test.images)), test.labels
+    image_shape = (*pixels.shape[2:], pixels.shape[1])
     references = [
         Reference("test set", pixels, jax_scores, BATCH_SIZE, labels),
-        _probes(partial(predict, params, model_state), pixels.shape[2]),
+        _probes(trained.scores, image_shape),
     ]
     with report.check("jax: scores", "finite") as problems:
         if not all(np.isfinite(reference.scores).all() for reference in references):
@@ -123,9 +118,8 @@ def verify_files(
         if name == "orbax" or (data := _read(report, name, run_dir / EXPORTED[name])) is None:
             continue
         if name == "onnx":
-            network = state_module.rebuild(graphdef, params, model_state)
             num_classes = jax_scores.shape[1]
-            report.files[name] |= _check_structure(report, data, network, num_classes)
+            report.files[name] |= _check_structure(report, data, image_shape, num_classes)
             with report.check("onnx: metadata", ", ".join(metadata)) as problems:
                 stated = report.files[name]["metadata"]
                 problems += [
@@ -138,10 +132,15 @@ def verify_files(
                 report.latency = measure_latency(run_dir / EXPORTED[name], pixels[:1])
         elif name == "safetensors":
             with report.check("safetensors: parity") as problems:
-                arrays, trained = safetensors.from_bytes(data), (params, model_state)
-                if safetensors.to_bytes(*arrays, {}) != safetensors.to_bytes(*trained, {}):
+                arrays = safetensors.from_bytes(data)
+                if safetensors.to_bytes(*arrays, {}) != safetensors.to_bytes(*trained[1:], {}):
                     problems.append("its arrays are not, bit for bit, the checkpoint's")
-                problems += _compare(report, name, None, partial(predict, *arrays), references)
+                from_file = Trained(trained.predictor, *arrays)
+
+                def predict(images, network=from_file):
+                    return network.scores(channels_last(images))
+
+                problems += _compare(report, name, None, predict, references)
         elif name == "stablehlo":
             with report.check("stablehlo: parity") as problems:
                 problems += _compare(report, name, None, stablehlo.from_bytes(data), references)
@@ -150,18 +149,17 @@ def verify_files(
     return found | {"accuracy": accuracy, "tolerance": TOLERANCE}
 
 
-def check_parity_before_training(model: nnx.Module) -> None:
+def check_parity_before_training(model: nnx.Module, image_shape: tuple[int, int, int]) -> None:
     """Exports an untrained network in memory and compares, so that a misfit shows in seconds.
 
     Raises:
         ExportError: the network cannot be exported, or its ONNX form computes something else.
     """
-    data = onnx_export.to_bytes(model, {})
-    graphdef, params, model_state = state_module.take_apart(model)
-    predict = partial(_make_predict(graphdef), params, model_state)
-    probes = _probes(predict, onnx_export.image_shape(model)[0])
+    data = onnx_export.to_bytes(model, image_shape, {})
+    structure, *weights = take_apart(model)
+    probes = _probes(Trained(Predictor(structure), *weights).scores, image_shape)
     report = Report()
-    _check_structure(report, data, model, num_classes=probes.scores.shape[1])
+    _check_structure(report, data, image_shape, num_classes=probes.scores.shape[1])
     _check_onnx_parity(report, data, [probes])
     if report.failures:
         raise onnx_export.ExportError(
@@ -170,34 +168,25 @@ def check_parity_before_training(model: nnx.Module) -> None:
         )
 
 
-def _make_predict(graphdef: Any) -> Callable[[Any, Any, Any], Array]:
-    """Builds `predict(params, model_state, images)` in JAX, with the interface of the files."""
-
-    @jax.jit
-    def predict(params, model_state, images):
-        network: Any = state_module.rebuild(graphdef, params, model_state)
-        # In full float32: left to choose, a GPU multiplies with 10 bits of mantissa.
-        with jax.default_matmul_precision("highest"):
-            # As in evaluation; `scores`, what is exported, may be slower where JAX runs it.
-            return network.scores_of(network(images.transpose(0, 2, 3, 1)))
-
-    return predict
-
-
-def _in_batches(
-    predict: Predict, images: Float[np.ndarray, "n 1 side side"], batch_size: int
-) -> Float[np.ndarray, "m classes"]:
-    """Predicts in batches of one size, for which JAX compiles once; zeros fill up the last."""
-    filling = np.zeros((-len(images) % batch_size, *images.shape[1:]), images.dtype)
-    batches = np.concatenate([images, filling]).reshape(-1, batch_size, *images.shape[1:])
-    return np.concatenate([predict(batch) for batch in batches])[: len(images)]
-
-
-def _probes(predict: Predict, image_side: int) -> Reference:
+def _probes(predict: Predict, image_shape: tuple[int, int, int]) -> Reference:
     """Images that no data set has: black, white, and noise."""
-    images = np.random.default_rng(0).random((BATCH_SIZE, 1, image_side, image_side), np.float32)
+    height, width, channels = image_shape
+    shape = (BATCH_SIZE, channels, height, width)
+    images = np.random.default_rng(0).random(shape, np.float32)
     images[0], images[1] = 0, 1
-    return Reference("probes", images, np.asarray(predict(images)), BATCH_SIZE)
+    return Reference("probes", images, predict(channels_last(images)), BATCH_SIZE)
+
+
+def channels_first(
+    images: Float[np.ndarray, "n side side c"],
+) -> Float[np.ndarray, "n c side side"]:
+    """Lays images out as exported files take them."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def channels_last(images: Float[np.ndarray, "n c side side"]) -> Float[np.ndarray, "n side side c"]:
+    """Lays images out as networks take them."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def _read(report: Report, name: str, path: Path) -> bytes | None:
@@ -209,7 +198,9 @@ def _read(report: Report, name: str, path: Path) -> bytes | None:
         return data
 
 
-def _check_structure(report: Report, data: bytes, network: Any, num_classes: int) -> dict[str, Any]:
+def _check_structure(
+    report: Report, data: bytes, image_shape: tuple[int, int, int], num_classes: int
+) -> dict[str, Any]:
     """Checks an ONNX file without running it; returns what it says of itself."""
     with report.check("onnx: checker", "full"):
         onnx.checker.check_model(data, full_check=True)
@@ -218,7 +209,7 @@ def _check_structure(report: Report, data: bytes, network: Any, num_classes: int
         proto = onnx.load_model_from_string(data)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     graph = proto.graph
-    height, width, channels = onnx_export.image_shape(network)
+    height, width, channels = image_shape
     shape = [BATCH_NAME, channels, height, width]
     expected = [
         helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape),
@@ -235,10 +226,9 @@ def _check_structure(report: Report, data: bytes, network: Any, num_classes: int
     with report.check("onnx: versions", rule) as problems:
         if opsets != {"": OPSET} or proto.ir_version != IR_VERSION:
             problems.append(f"opsets {opsets}, IR version {proto.ir_version} are not {rule}")
-    allowed_operators = ALLOWED_OPERATORS | ({"Transpose"} if network.needs_transpose else set())
     operators = Counter(f"{node.domain} {node.op_type}".strip() for node in graph.node)
     with report.check("onnx: operators", ", ".join(sorted(operators))) as problems:
-        problems += [f"{name} is not allowed" for name in sorted({*operators} - allowed_operators)]
+        problems += [f"{name} is not allowed" for name in sorted({*operators} - ALLOWED_OPERATORS)]
     with report.check("onnx: weights", "in the file, finite") as problems:
         for tensor in graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:
@@ -273,7 +263,7 @@ def _compare(
     """Adds one row of parity for each reference; returns what is wrong."""
     problems = []
     for inputs, images, jax_scores, batch_size, labels in references:
-        scores = _in_batches(predict, images, batch_size)
+        scores = in_batches(predict, images, batch_size)
         if scores.shape != jax_scores.shape:
             problems.append(f"{inputs}: scores {scores.shape} are not {jax_scores.shape}")
             continue

@@ -33,6 +33,14 @@ from mnist_jax.data import Split
 from mnist_jax.errors import StoppedError, UserError
 from mnist_jax.export import onnx
 from mnist_jax.files import write_bytes, write_json
+from mnist_jax.models.network import (
+    Structure,
+    call_in_training,
+    images_to_float,
+    num_exported_parameters,
+    take_apart,
+)
+from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.release.criteria import wilson
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log as log_module
@@ -41,10 +49,11 @@ from mnist_jax.run.paths import EXPORTED
 from mnist_jax.studies import scoring
 from mnist_jax.train import env_file, run_as_program
 from mnist_jax.training import losses
-from mnist_jax.training import state as state_module
+from mnist_jax.training.losses.capsule_loss_v1 import margin_loss
 from mnist_jax.training.optimizers import make_optimizer, make_schedule, moving_average
-from mnist_jax.training.state import TrainState
-from mnist_jax.training.step import images_to_float, make_streams, shuffled
+from mnist_jax.training.reconstruction import reconstruction_loss
+from mnist_jax.training.state import TrainState, first_state
+from mnist_jax.training.step import make_streams, shuffled
 
 LOGGER = logging.getLogger("mnist_jax")
 CANVAS_SIDE = 36  # pixels
@@ -139,19 +148,20 @@ def loss_of_pairs(
     from its own capsule. Other networks: the mean of the losses to either label.
     """
     if criterion_id != "capsule_loss_v1":
-        first, second = (losses.CRITERIA[criterion_id](outputs, of_one) for of_one in labels)
+        criterion = losses.find(criterion_id)
+        first, second = (criterion(outputs, of_one) for of_one in labels)
         return (first + second) / 2
     is_label = jax.nn.one_hot(labels, outputs.shape[1]).sum(axis=0)
-    loss = losses.margin_loss(outputs, is_label)
+    loss = margin_loss(outputs, is_label)
     if reconstruction_weight and hasattr(model, "reconstruct"):
         for digit, of_one in zip(digits, labels, strict=True):
             drawn = model.reconstruct(outputs, of_one)
-            loss += reconstruction_weight * losses.reconstruction_loss(drawn, digit)
+            loss += reconstruction_weight * reconstruction_loss(drawn, digit)
     return loss
 
 
 def make_step(
-    graphdef: Any, optimizer: optax.GradientTransformation, config: Mapping[str, Any]
+    structure: Structure, optimizer: optax.GradientTransformation, config: Mapping[str, Any]
 ) -> Callable[..., tuple[TrainState, Array]]:
     """Builds the jitted `step(state, chosen, images, labels, partners) -> (state, loss)`.
 
@@ -164,15 +174,19 @@ def make_step(
         def loss_fn(params):
             key = jax.random.fold_in(streams.augment, state.step)
             digits, labels_of_pairs = make_pairs(key, chosen, images, labels, partners)
-            model = state_module.rebuild(graphdef, params, state.model_state)
             dropout = jax.random.fold_in(streams.dropout, state.step)
-            outputs = model(overlay(digits), rngs=nnx.Rngs(dropout=dropout))
+            model, outputs, model_state = call_in_training(
+                structure, params, state.model_state, overlay(digits), dropout
+            )
             loss = loss_of_pairs(
-                *(model, outputs, digits, labels_of_pairs),
+                model,
+                outputs,
+                digits,
+                labels_of_pairs,
                 config["criterion_id"],
                 config["reconstruction_weight"],
             )
-            return loss.mean(), state_module.take_apart(model)[2]
+            return loss.mean(), model_state
 
         (loss, model_state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -189,7 +203,8 @@ def fit(config: Mapping[str, Any], model: nnx.Module, train: Split, num_classes:
     """Trains for all epochs; returns the last state and the mean loss and seconds of each epoch."""
     num_batches = len(train.labels) // config["batch_size"]
     schedule = make_schedule(
-        *(config["schedule_id"], config["learning_rate"]),
+        config["schedule_id"],
+        config["learning_rate"],
         num_steps=config["epochs"] * num_batches,
         steps_per_epoch=num_batches,
         decay=config["learning_rate_decay"],
@@ -201,12 +216,10 @@ def fit(config: Mapping[str, Any], model: nnx.Module, train: Split, num_classes:
         weight_decay=config["weight_decay"],
         momentum=config["momentum"],
     )
-    graphdef, params, model_state = state_module.take_apart(model)
-    state = state_module.first_state(
-        params, model_state, optimizer, keeps_average=config["ema_decay"] > 0
-    )
+    structure, params, model_state = take_apart(model)
+    state = first_state(params, model_state, optimizer, keeps_average=config["ema_decay"] > 0)
     partners = sort_by_class(train.labels, num_classes)
-    step, on_device = make_step(graphdef, optimizer, config), jax.device_put(tuple(train))
+    step, on_device = make_step(structure, optimizer, config), jax.device_put(tuple(train))
     shuffle_key, rows = make_streams(config["seed"]).shuffle, []
     for epoch in range(1, config["epochs"] + 1):
         order = shuffled(shuffle_key, epoch, len(train.labels))
@@ -249,20 +262,21 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         pipeline.check_batch_size(config["batch_size"], len(train.labels))
         described = pipeline.describe_run(config, dataset)
         state, rows = fit(config, model, train, num_classes)
-        graphdef = state_module.take_apart(model)[0]
-        trained = (graphdef, state.weights, state.model_state)
+        predictor = Predictor(take_apart(model)[0])
+        trained = Trained(predictor, state.weights, state.model_state)
         metadata = {"model_id": config["model_id"], "dataset_id": f"multi_{config['dataset_id']}"}
         file = run_dir / EXPORTED["onnx"]
-        write_bytes(file, onnx.to_bytes(state_module.rebuild(*trained), metadata))
+        shape = (CANVAS_SIDE, CANVAS_SIDE, 1)
+        write_bytes(file, onnx.to_bytes(trained.model(), shape, metadata))
         images, labels = fixed_pairs(data.read(dataset, "test", CANVAS_SIDE), num_classes)
         counts = scoring.count_right(
-            scoring.with_file(file)(images), scoring.with_jax(*trained)(images), labels
+            scoring.with_file(file)(images), trained.scores(images), labels
         )
         interval = wilson(counts["num_correct"], counts["num_examples"])
         accuracy = counts["num_correct"] / counts["num_examples"]
         figures = {
             "model_id": config["model_id"],
-            "num_parameters": pipeline.num_exported_parameters(state.weights),
+            "num_parameters": num_exported_parameters(state.weights),
             "run": described,
             "epochs": rows,
             **counts,

@@ -20,6 +20,7 @@ from scipy import ndimage
 from mnist_jax import command, data, pipeline
 from mnist_jax.card import model_card, plots
 from mnist_jax.files import read_json, write_json
+from mnist_jax.models.network import num_exported_parameters
 from mnist_jax.release import inputs as run_data
 from mnist_jax.release.criteria import wilson
 from mnist_jax.run import folder as run_folder
@@ -169,14 +170,14 @@ def _act(options: argparse.Namespace) -> int:
             "model_id": config["model_id"],
             "dataset_id": config["dataset_id"],
             "image_side": config["image_side"],
-            "num_parameters": pipeline.num_exported_parameters(trained.params),
+            "num_parameters": num_exported_parameters(trained.params),
             "epochs": config["epochs"],
             "seed": SEED,
             "challenges": measure(
                 images,
                 labels,
                 scoring.with_file(file),
-                scoring.with_jax(*trained),
+                trained.scores,
             ),
         }
         write_json(run_dir / paths.ROBUSTNESS, figures)

@@ -1,17 +1,18 @@
-"""Scores of many images, by a network in JAX and by its ONNX file, from the very same numbers."""
+"""Scores of many images by an ONNX file, and how they compare with the network's in JAX."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import open_session
-from mnist_jax.training import state as state_module
+from mnist_jax.models.network import images_to_float
+from mnist_jax.models.predict import in_batches
+from mnist_jax.release.verify import channels_first
 
 BATCH_SIZE = 250  # images; a matter of memory and speed, not of results
 NEAR_TIE = 2e-5  # two scores that may each be off by 1e-5 can change places when so close
@@ -19,38 +20,14 @@ NEAR_TIE = 2e-5  # two scores that may each be off by 1e-5 can change places whe
 Score = Callable[[UInt8[np.ndarray, "n side side"]], Float[np.ndarray, "n classes"]]
 
 
-def with_jax(graphdef: Any, params: Any, model_state: Any) -> Score:
-    """Returns the function from images (uint8) to scores, computed by the network."""
-
-    @jax.jit
-    def predict(params, model_state, pixels):
-        network: Any = state_module.rebuild(graphdef, params, model_state)
-        # In full float32: left to choose, a GPU multiplies with 10 bits of mantissa.
-        with jax.default_matmul_precision("highest"):
-            return network.scores_of(network(pixels[..., None]))
-
-    return lambda images: _in_batches(lambda x: predict(params, model_state, x), images)
-
-
 def with_file(path: Path) -> Score:
     """Returns the function from images (uint8) to scores, computed by an ONNX file."""
     session = open_session(path, "all", num_threads=os.cpu_count() or 1)
-    return lambda images: _in_batches(
-        lambda pixels: session.run([OUTPUT_NAME], {INPUT_NAME: pixels[:, None]})[0], images
-    )
 
+    def run(images):
+        return session.run([OUTPUT_NAME], {INPUT_NAME: channels_first(images_to_float(images))})[0]
 
-def _in_batches(
-    predict: Callable[[Any], Any], images: UInt8[np.ndarray, "n side side"]
-) -> Float[np.ndarray, "n classes"]:
-    """Predicts in batches of one size, for which JAX compiles once; zeros fill up the last."""
-    filling = np.zeros((-len(images) % BATCH_SIZE, *images.shape[1:]), images.dtype)
-    filled = np.concatenate([images, filling])
-    scores = [
-        np.asarray(predict(filled[start : start + BATCH_SIZE].astype(np.float32) / 255))
-        for start in range(0, len(filled), BATCH_SIZE)
-    ]
-    return np.concatenate(scores)[: len(images)]
+    return lambda images: in_batches(run, images, BATCH_SIZE)
 
 
 def answers(scores: Float[np.ndarray, "n classes"], num_labels: int) -> np.ndarray:

@@ -53,23 +53,23 @@ def make_mesh(num_devices: int, batch_size: int) -> Mesh | None:
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts arrays, which all processes have alike, on every device; without a mesh on the one."""
+    """Puts arrays, which all processes have alike, on every device; without a mesh on the one.
+
+    What lies there already stays as it is.
+    """
     if mesh is None:
         return jax.device_put(tree)
     sharding = NamedSharding(mesh, PartitionSpec())
 
     def put(leaf):
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
         array = np.asarray(leaf)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(put, tree)
-
-
-def one_copy(tree: Any, mesh: Mesh | None) -> Any:
-    """Takes replicated arrays as they lie on this process's first device."""
-    return tree if mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def split(tree: Any, mesh: Mesh | None) -> Any:

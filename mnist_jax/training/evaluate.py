@@ -4,55 +4,28 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from mnist_jax.training import state as state_module
-from mnist_jax.training.step import images_to_float
+from mnist_jax.data import Split
+from mnist_jax.models.predict import Predictor, to_scores
+from mnist_jax.training.losses import Criterion
 
-CPU_BATCH, ACCELERATOR_BATCH = 250, 1_000  # images; for memory and speed, results are the same
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On calibration of modern neural networks"
 
 
-def make_predict(
-    graphdef: Any, criterion: Callable[[Array, Array], Array]
-) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Builds `predict(params, model_state, images, labels) -> (scores, losses)`.
+def make_score(
+    predictor: Predictor, criterion: Criterion
+) -> Callable[[Any, Any, Split], tuple[np.ndarray, np.ndarray]]:
+    """Builds `score(params, model_state, split) -> (scores, losses)`, a row for each image."""
+    losses_of = jax.jit(criterion)
 
-    Images are uint8 `[n, side, side]`; scores come back as float32 `[n, classes]`, losses as `[n]`,
-    one row for every image: the last batch is filled up, and the filling is cut off again.
-    """
+    def score(params, model_state, split):
+        outputs = predictor.outputs(params, model_state, split.images)
+        losses = np.asarray(losses_of(outputs, split.labels))
+        return to_scores(outputs, predictor.structure.outputs), losses
 
-    @jax.jit
-    def predict_batch(params, model_state, images, labels):
-        model = state_module.rebuild(graphdef, params, model_state)
-        # In full float32: left to choose, a GPU takes 10 bits of mantissa for products.
-        with jax.default_matmul_precision("highest"):
-            outputs = model(images_to_float(images))
-        return model.scores_of(outputs), criterion(outputs, labels)
-
-    def predict(params, model_state, images, labels):
-        num_images = len(images)
-        wanted = CPU_BATCH if jax.default_backend() == "cpu" else ACCELERATOR_BATCH
-        size = min(wanted, num_images)
-        scores, losses = [], []
-        for start in range(0, num_images, size):
-            batch = _filled(images[start : start + size], size)
-            truth = _filled(labels[start : start + size], size)
-            batch_scores, batch_losses = predict_batch(params, model_state, batch, truth)
-            scores.append(batch_scores)
-            losses.append(batch_losses)
-        scores, losses = jax.device_get((scores, losses))
-        return np.concatenate(scores)[:num_images], np.concatenate(losses)[:num_images]
-
-    return predict
-
-
-def _filled(rows: Array | np.ndarray, size: int) -> Array | np.ndarray:
-    """Fills a short batch up with zeros, so that every batch has the one compiled shape."""
-    missing = size - len(rows)
-    return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+    return score
 
 
 def summarise(scores: np.ndarray, losses: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -1,15 +1,13 @@
-"""Several seeds in one run: which train together, which is released, and what all of them reach.
+"""Several seeds in one run, one after another: which is released, and what all of them reach.
 
 `logs/seeds.json`, of a run whose `num_seeds` is above 1:
 
     num_seeds       how many were trained
     released_seed   the one with the most correct validation images at its selected epoch; of equals
                     the one with the smaller validation loss, then the smaller number
-    seeds           a row for each: seed, seconds (of its training; seeds side by side share them),
-                    seeds_side_by_side (how many trained at once, itself included), images_per_s
-                    (of all of these together, median over the epochs), and `selected` and `last`,
-                    each with its epoch and the counts num_correct of num_examples on `validation`
-                    and on `test`
+    seeds           a row for each: seed, seconds (of its training), images_per_s (median over the
+                    epochs), and `selected` and `last`, each with its epoch and the counts
+                    num_correct of num_examples on `validation` and on `test`
     test_error_percent
                     `selected` and `last`, each with mean, std (of a sample, so n - 1) and
                     interval_95 (Student's t, of the mean) over the n seeds
@@ -22,64 +20,46 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.stats import t
 
 from mnist_jax.data import Split
 from mnist_jax.training.evaluate import summarise
-from mnist_jax.training.fit import Fitted
-
-# Side by side, steps too small to fill a GPU fill it together; sixteen of the largest network here
-# fit into its memory.
-SEEDS_SIDE_BY_SIDE = 16
+from mnist_jax.training.fit import Fitted, quality
+from mnist_jax.training.reached import EpochRow, History, Weights
 
 
-def groups(config: Mapping[str, Any]) -> list[range]:
-    """Returns the seeds that train side by side: many on a GPU, one at a time elsewhere.
-
-    A CPU is full with one training; where several devices share a batch, one training has them all.
-    """
-    is_full = jax.default_backend() == "cpu" or config["mesh"] != 1
-    size = 1 if is_full else SEEDS_SIDE_BY_SIDE
-    seed, num_seeds = config["seed"], config["num_seeds"]
-    end = seed + num_seeds
-    return [range(first, min(first + size, end)) for first in range(seed, end, size)]
+def of_run(config: Mapping[str, Any]) -> range:
+    """Returns the seeds that a run trains, one after another."""
+    return range(config["seed"], config["seed"] + config["num_seeds"])
 
 
-def describe(group: range) -> str:
-    """Names a group: "seed 3", or "seeds 0 to 15"."""
-    return f"seed {group[0]}" if len(group) == 1 else f"seeds {group[0]} to {group[-1]}"
-
-
-def best_on_validation(histories: Sequence[Mapping[str, Any]]) -> int:
+def best_on_validation(histories: Sequence[History]) -> int:
     """Returns the index of the seed that is released."""
     selected = [history["epochs"][history["best_epoch"] - 1] for history in histories]
-    return max(
-        range(len(selected)),
-        key=lambda i: (selected[i]["validation_accuracy"], -selected[i]["validation_loss"], -i),
-    )
+    # Of equals the smaller number: `max` keeps the first.
+    return max(range(len(selected)), key=lambda index: quality(selected[index])[:2])
 
 
 def measure(
+    first_seed: int,
     fitted: Sequence[Fitted],
-    trained: Sequence[range],
-    predict: Callable[..., tuple[np.ndarray, np.ndarray]],
+    score: Callable[..., tuple[np.ndarray, np.ndarray]],
     num_validation: int,
     test: Split,
 ) -> dict[str, Any]:
     """Counts what every seed gets right on the test split; returns `seeds.json`.
 
     Args:
+        first_seed: the smallest.
         fitted: the seeds, in the order of their numbers.
-        trained: the groups in which they trained.
-        predict: from `evaluate.make_predict`.
+        score: from `evaluate.make_score`.
         num_validation: images of the validation split.
         test: read after all training and after the released seed was chosen.
     """
 
-    def counts(weights: tuple[Any, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-        on_test = summarise(*predict(*weights, *test), test.labels)
+    def counts(weights: Weights, row: EpochRow) -> dict[str, Any]:
+        on_test = summarise(*score(*weights, test), test.labels)
         return {
             "epoch": row["epoch"],
             "validation": {
@@ -90,17 +70,14 @@ def measure(
         }
 
     rows = []
-    members = [(seed, len(group)) for group in trained for seed in group]
-    for (seed, group_size), one in zip(members, fitted, strict=True):
+    for seed, one in enumerate(fitted, start=first_seed):
         epochs = one.history["epochs"]
-        rate = statistics.median(row["images_per_s"] for row in epochs)
         rows.append(
             {
                 "seed": seed,
                 "seconds": sum(row["seconds"] for row in epochs),
-                "seeds_side_by_side": group_size,
-                "images_per_s": group_size * rate,
-                "selected": counts(one[:2], epochs[one.history["best_epoch"] - 1]),
+                "images_per_s": statistics.median(row["images_per_s"] for row in epochs),
+                "selected": counts(one.best, epochs[one.history["best_epoch"] - 1]),
                 "last": counts(one.last, epochs[-1]),
             }
         )

@@ -1,8 +1,8 @@
 """The training stage: from a configuration to weights on disk, for every seed of the run."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,193 +10,200 @@ import jax
 from flax import nnx
 from rich.console import Console
 
+from mnist_jax import models
 from mnist_jax.data import Dataset, Split
 from mnist_jax.files import write_json
-from mnist_jax.models import MODELS
+from mnist_jax.models.network import Structure, num_parameters, output_kind, take_apart
+from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
-from mnist_jax.training import checkpoint, evaluate, losses, seeds
-from mnist_jax.training import devices as mesh_module
-from mnist_jax.training import processes as distributed
-from mnist_jax.training import state as state_module
+from mnist_jax.training import checkpoint, losses, processes, seeds, signals
 from mnist_jax.training.augment import make_augment
-from mnist_jax.training.fit import Fitted, fit
+from mnist_jax.training.devices import make_mesh, replicate
+from mnist_jax.training.evaluate import make_score, summarise
+from mnist_jax.training.fit import Fitted, Functions, Outputs, fit
 from mnist_jax.training.optimizers import make_optimizer, make_schedule
-from mnist_jax.training.step import make_streams, make_train_steps
+from mnist_jax.training.reached import Weights
+from mnist_jax.training.reporter import Reporter
+from mnist_jax.training.state import first_state
+from mnist_jax.training.step import StepSettings, make_streams, make_train_steps, shuffled
 
 LOGGER = logging.getLogger("mnist_jax")
 
 
-class Trained(NamedTuple):
-    """A network with the weights that the checkpoint on disk holds."""
+class Splits(NamedTuple):
+    """What a training may look at."""
 
-    graphdef: Any
-    params: Any
-    model_state: Any
+    train: Split
+    validation: Split
 
 
 def build_model(
     config: Mapping[str, Any], dataset: Dataset, compute_dtype: str = "float32"
 ) -> nnx.Module:
-    """Builds the network with its first weights; they depend on the seed alone."""
-    network = MODELS[config["model_id"]]
-    losses.check_criterion(config["criterion_id"], config["model_id"], network.criteria)
-    return network(
+    """Builds the network with its first weights; they depend on the seed alone.
+
+    Raises:
+        UserError: the network cannot be built, or the loss does not suit it.
+    """
+    network = models.find(config["model_id"])
+    losses.check_fit(config["criterion_id"], config["model_id"], output_kind(network))
+    streams = make_streams(config["seed"])
+    return models.build(
+        config["model_id"],
         num_classes=len(dataset.class_names),
+        image_side=config["image_side"],
         image_mean=dataset.image_mean,
         image_std=dataset.image_std,
-        image_side=config["image_side"],
-        **{key: config[key] for key in network.choices},
-        rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
+        settings=config["network"],
+        rngs=nnx.Rngs(params=streams.init, dropout=streams.dropout),
         dtype=compute_dtype,
     )
 
 
-def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Any:
+def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Structure:
     """Returns the network's structure for training, which may compute in another precision."""
-    return nnx.split(nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"])))[
-        0
-    ]
+    return take_apart(
+        nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"]))
+    )[0]
+
+
+class Stage:
+    """What the trainings of a run share: everything but the seed."""
+
+    def __init__(
+        self, config: Mapping[str, Any], dataset: Dataset, splits: Splits, predictor: Predictor
+    ) -> None:
+        self.config, self.dataset = config, dataset
+        mesh = make_mesh(config["mesh"], config["batch_size"])
+        self.mesh = mesh
+        self.train = Split(*replicate(tuple(splits.train), mesh))
+        self.num_batches = len(splits.train.labels) // config["batch_size"]
+        self.schedule = make_schedule(
+            config["schedule_id"],
+            config["learning_rate"],
+            num_steps=config["epochs"] * self.num_batches,
+            steps_per_epoch=self.num_batches,
+            decay=config["learning_rate_decay"],
+            floor=config["learning_rate_floor"],
+        )
+        self.optimizer = make_optimizer(
+            config["optimizer_id"],
+            self.schedule,
+            weight_decay=config["weight_decay"],
+            momentum=config["momentum"],
+        )
+        criterion = losses.find(config["criterion_id"])
+        settings = StepSettings(
+            batch_size=config["batch_size"],
+            augment=make_augment(
+                config["augment_id"],
+                max_shift_px=config["augment_shift_px"],
+                max_rotation_degrees=config["augment_rotation_degrees"],
+            ),
+            reconstruction_weight=config["reconstruction_weight"],
+            ema_decay=config["ema_decay"],
+            mesh=mesh,
+        )
+        structure = structure_in_training(config, dataset)
+        self.train_steps = make_train_steps(structure, self.optimizer, criterion, settings)
+        score = make_score(predictor, criterion)
+        validation = Split(*jax.device_put(tuple(splits.validation)))
+
+        def validate(weights: Weights) -> tuple[float, float]:
+            measured = summarise(*score(*weights, validation), splits.validation.labels)
+            return measured["accuracy"], measured["loss"]
+
+        self.validate = validate
+
+    def fit_seed(self, seed: int, model: nnx.Module, outputs: Outputs) -> Fitted:
+        """Trains one seed from the first weights of `model`."""
+        _, params, model_state = take_apart(model)
+        streams = make_streams(seed)
+        num_images = len(self.train.labels)
+        functions = Functions(
+            train_steps=lambda *arguments: self.train_steps(streams, *arguments),
+            order=lambda epoch: replicate(shuffled(streams.shuffle, epoch, num_images), self.mesh),
+            validate=self.validate,
+            schedule=self.schedule,
+        )
+        keeps_average = self.config["ema_decay"] > 0
+        return fit(
+            first_state(params, model_state, self.optimizer, keeps_average=keeps_average),
+            self.train,
+            functions,
+            outputs,
+            epochs=self.config["epochs"],
+            batch_size=self.config["batch_size"],
+        )
 
 
 def train_and_save(
     config: Mapping[str, Any],
     dataset: Dataset,
     model: nnx.Module,
-    train: Split,
-    validation: Split,
+    splits: Splits,
     run_dir: Path,
     console: Console,
     phases: Phases,
-) -> list[Fitted]:
+) -> tuple[list[Fitted], Predictor]:
     """Trains every seed; leaves the weights to release in the checkpoint, their history beside it.
 
-    `model` is the network with the first weights of the first seed.
-
-    Each group of seeds has its own folder of checkpoints until the run is finished, so that a run
-    that was interrupted goes on with the seed, and the epoch, that it had come to. Of several
-    processes the first writes; all get the same back.
+    `model` is the network with the first weights of the first seed. Each seed has its own folder of
+    checkpoints until the run is finished, so that an interrupted run resumes with the seed, and the
+    step, that it had come to. Of several processes the first writes; all get the same back.
     """
-    fitted = []
-    for group in seeds.groups(config):
-        name = "" if config["num_seeds"] == 1 else seeds.describe(group)
-        folder = run_dir / paths.TRAINING / name.replace(" ", "_")
-        is_writer = distributed.is_writer()
-        with checkpoint.TrainingCheckpoints(folder) if is_writer else nullcontext() as checkpoints:
-            fitted += train_group(
-                *(config, dataset, model, group, train, validation, checkpoints),
-                tensorboard_dirs=[
-                    run_dir / paths.TENSORBOARD / (f"seed_{seed}" if name else "")
-                    for seed in group
-                    if is_writer
-                ],
-                label=f"{name}: " if name else "",
-                console=console,
-                phases=phases,
-            )
-    if not distributed.is_writer():
-        return fitted
-    index = seeds.best_on_validation([one.history for one in fitted])
-    released, epoch = fitted[index], fitted[index].history["best_epoch"]
-    of_seed = f" of seed {config['seed'] + index}" if len(fitted) > 1 else ""
-    LOGGER.info("keeping epoch %d%s, the best on validation", epoch, of_seed)
-    checkpoint.save_released(run_dir, released.params, released.model_state)
-    write_json(run_dir / paths.HISTORY, released.history)
-    return fitted
-
-
-def train_group(
-    config: Mapping[str, Any],
-    dataset: Dataset,
-    model: nnx.Module,
-    group: range,
-    train: Split,
-    validation: Split,
-    checkpoints: checkpoint.TrainingCheckpoints | None,
-    *,
-    tensorboard_dirs: Sequence[Path],
-    label: str,
-    console: Console,
-    phases: Phases,
-) -> list[Fitted]:
-    """Trains the seeds of a group side by side, or its only one; returns what became of each."""
-    mesh = mesh_module.make_mesh(config["mesh"], config["batch_size"])
-    num_batches = len(train.labels) // config["batch_size"]
-    schedule = make_schedule(
-        config["schedule_id"],
-        config["learning_rate"],
-        num_steps=config["epochs"] * num_batches,
-        steps_per_epoch=num_batches,
-        decay=config["learning_rate_decay"],
-        floor=config["learning_rate_floor"],
-    )
-    optimizer = make_optimizer(
-        config["optimizer_id"],
-        schedule,
-        weight_decay=config["weight_decay"],
-        momentum=config["momentum"],
-    )
-    models = [
-        model if seed == config["seed"] else build_model({**config, "seed": seed}, dataset)
-        for seed in group
-    ]
-    parts = [state_module.take_apart(one) for one in models]
-    graphdef, params, _ = parts[0]  # the structure is the same for all
-    members = [
-        (
-            state_module.first_state(
-                params, model_state, optimizer, keeps_average=config["ema_decay"] > 0
-            ),
-            make_streams(seed),
-        )
-        for seed, (_, params, model_state) in zip(group, parts, strict=True)
-    ]
-    state, streams = members[0] if len(group) == 1 else state_module.stack(members)
-    augment = make_augment(
-        config["augment_id"],
-        max_shift_px=config["augment_shift_px"],
-        max_rotation_degrees=config["augment_rotation_degrees"],
-    )
+    structure, params, _ = take_apart(model)
+    predictor = Predictor(structure)
+    stage = Stage(config, dataset, splits, predictor)
     LOGGER.info(
-        "%straining %s: %s parameters, epochs: %d, steps in each: %d, on %s%s",
-        *(label, config["model_id"]),
-        f"{state_module.num_parameters(params):,}",
+        "training %s: %s parameters, %d epochs x %d steps, on %s%s",
+        config["model_id"],
+        f"{num_parameters(params):,}",
         config["epochs"],
-        num_batches,
-        "" if mesh is None else f"{mesh.size} x ",
+        stage.num_batches,
+        "" if stage.mesh is None else f"{stage.mesh.size} x ",
         jax.devices()[0].device_kind,
     )
-    criterion = losses.CRITERIA[config["criterion_id"]]
-    return fit(
-        state,
-        make_train_steps(
-            structure_in_training(config, dataset),
-            optimizer,
-            criterion,
-            streams,
-            batch_size=config["batch_size"],
-            augment=augment,
-            reconstruction_weight=config["reconstruction_weight"],
-            ema_decay=config["ema_decay"],
-            mesh=mesh,
-        ),
-        evaluate.make_predict(graphdef, criterion),
-        schedule,
-        streams.shuffle,
-        train,
-        validation,
-        epochs=config["epochs"],
-        batch_size=config["batch_size"],
-        checkpoints=checkpoints,
-        tensorboard_dirs=tensorboard_dirs,
-        label=label,
-        console=console,
-        phases=phases,
-        mesh=mesh,
+    fitted = []
+    is_writer, is_one = processes.is_writer(), config["num_seeds"] == 1
+    for seed in seeds.of_run(config):
+        name = "" if is_one else f"seed_{seed}"
+        if seed != config["seed"]:
+            model = build_model({**config, "seed": seed}, dataset)
+        with ExitStack() as stack:
+            checkpoints = tensorboard = None
+            if is_writer:
+                folder = run_dir / paths.TRAINING / name
+                checkpoints = stack.enter_context(checkpoint.TrainingCheckpoints(folder))
+                tensorboard = run_dir / paths.TENSORBOARD / name
+            label = "" if is_one else f"seed {seed}: "
+            reporter = Reporter(console, phases, label=label, tensorboard=tensorboard)
+            # Of several processes none stops by itself: the others would wait for its next step.
+            stop = stack.enter_context(signals.deferred(is_wanted=jax.process_count() == 1))
+            outputs = Outputs(checkpoints, stack.enter_context(reporter), stop)
+            fitted.append(stage.fit_seed(seed, model, outputs))
+    if is_writer:
+        _save_best(config, fitted, run_dir)
+    return fitted, predictor
+
+
+def _save_best(config: Mapping[str, Any], fitted: list[Fitted], run_dir: Path) -> None:
+    """Leaves the weights of the best seed and epoch, with their history, in the run's folder."""
+    index = seeds.best_on_validation([one.history for one in fitted])
+    released = fitted[index]
+    of_seed = f" of seed {config['seed'] + index}" if len(fitted) > 1 else ""
+    LOGGER.info(
+        "keeping epoch %d%s, the best on validation", released.history["best_epoch"], of_seed
     )
+    checkpoint.save_released(run_dir, *released.best)
+    write_json(run_dir / paths.HISTORY, released.history)
 
 
-def load_trained(config: Mapping[str, Any], dataset: Dataset, run_dir: Path) -> Trained:
+def load_trained(
+    config: Mapping[str, Any], dataset: Dataset, run_dir: Path, predictor: Predictor | None = None
+) -> Trained:
     """Reads back what was saved: from here on everything stands on the checkpoint on disk."""
-    graphdef, params, model_state = state_module.take_apart(build_model(config, dataset))
-    return Trained(graphdef, *checkpoint.load_released(run_dir, params, model_state))
+    structure, params, model_state = take_apart(build_model(config, dataset))
+    weights = checkpoint.load_released(run_dir, params, model_state)
+    return Trained(predictor or Predictor(structure), *weights)

@@ -8,26 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from mnist_jax.models.layers.convolution import stacked_weights
-from mnist_jax.models.layers.each_part import sharing
-from mnist_jax.training import state as state_module
+from mnist_jax.models.network import Structure, call_in_training, images_to_float, scores_of
 from mnist_jax.training.devices import keep_replicated, replicate, split
-from mnist_jax.training.losses import reconstruction_loss
+from mnist_jax.training.losses import Criterion
 from mnist_jax.training.optimizers import moving_average
+from mnist_jax.training.reconstruction import reconstruction_loss
 from mnist_jax.training.state import TrainState
 
 
 class Streams(NamedTuple):
     """The root keys of a run's random streams; a step folds its number in."""
 
-    init: Key[Array, "*seeds"]
-    shuffle: Key[Array, "*seeds"]
-    augment: Key[Array, "*seeds"]
-    dropout: Key[Array, "*seeds"]
+    init: Key[Array, ""]
+    shuffle: Key[Array, ""]
+    augment: Key[Array, ""]
+    dropout: Key[Array, ""]
 
 
 def make_streams(seed: int) -> Streams:
@@ -49,121 +47,126 @@ class Progress(NamedTuple):
     first_bad_gradient: Int[Array, ""]
 
 
-def no_progress(shape: tuple[int, ...] = ()) -> Progress:
-    """Returns the progress before the first step; `(n,)`: that of n seeds side by side."""
-    zero, none = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
+def no_progress() -> Progress:
+    """Returns the progress before the first step."""
+    zero, none = jnp.float32(0), jnp.int32(0)
     return Progress(zero, none, none, zero, zero, zero, none, none)
 
 
-def images_to_float(images: UInt8[Array, "batch side side"]) -> Float[Array, "batch side side 1"]:
-    """Turns stored grey levels into what networks take: 0..1, with a channel axis."""
-    return images[..., None].astype(jnp.float32) / 255
+class StepSettings(NamedTuple):
+    """What a training step does besides the gradient."""
+
+    batch_size: int  # images
+    augment: Callable[[Array, Array], Array] | None = None  # changes images, given a key
+    reconstruction_weight: float = 0.0  # of the error of the images that a network draws, if any
+    ema_decay: float = 0.0  # of the average of the parameters, if the state keeps one
+    mesh: Mesh | None = None  # the devices that share each batch; None: there is one
+
+
+TrainSteps = Callable[..., tuple[TrainState, Progress]]
 
 
 def make_train_steps(
-    graphdef: Any,
+    structure: Structure,
     optimizer: optax.GradientTransformation,
-    criterion: Callable[[Array, Array], Array],
-    streams: Streams,
-    *,
-    batch_size: int,
-    augment: Callable[[Array, Array], Array] | None,
-    reconstruction_weight: float,
-    ema_decay: float,
-    mesh: Mesh | None = None,
-) -> Callable[..., tuple[TrainState, Progress]]:
-    """Builds `train_steps(state, progress, images, labels, order, first_batch, num_batches)`.
+    criterion: Criterion,
+    settings: StepSettings,
+) -> TrainSteps:
+    """Builds `train_steps(streams, state, progress, split, order, first_batch, num_batches)`.
 
-    It takes `num_batches` optimizer steps over `order`, a permutation of the examples, beginning
-    with batch number `first_batch`, and returns the new state and progress; the state is donated.
-    Images (uint8, `[n, side, side]`), labels and order stay on the device throughout.
-
-    Where `streams` are those of several seeds, stacked, the seeds are trained side by side: state,
-    progress and order are stacked as well, and each seed takes the steps that it would take alone.
-
-    Args:
-        graphdef: the network's structure.
-        optimizer: what turns gradients into updates.
-        criterion: the loss per example.
-        streams: the random streams of one seed, or of several.
-        batch_size: images a step.
-        augment: changes the images of a batch, given a key; None: nothing does.
-        reconstruction_weight: of the error of the images that the network draws, if it draws any.
-        ema_decay: of the average of the parameters, if the state keeps one.
-        mesh: the devices that share each batch; None: there is one.
+    It takes `num_batches` optimizer steps over `order`, a permutation of the examples of `split`,
+    beginning with batch number `first_batch`, and returns the new state and progress; the state is
+    donated. Every seed has the same compiled code.
+    Images (uint8, `[n, side, side]` or with channels), labels and order stay on the device
+    throughout. Where several devices share the batch, arrays are put on all of them first.
     """
-    is_stacked = streams.init.ndim == 1
-
-    def loss_fn(params, model_state, streams, step, images, labels):
-        images = images_to_float(images)
-        if augment is not None:
-            images = augment(jax.random.fold_in(streams.augment, step), images)
-        model = state_module.rebuild(graphdef, params, model_state)
-        rngs = nnx.Rngs(dropout=jax.random.fold_in(streams.dropout, step))
-        with sharing(mesh), stacked_weights(model) if is_stacked else nullcontext():
-            outputs = model(images, rngs=rngs)
-        losses = criterion(outputs, labels)
-        if reconstruction_weight and hasattr(model, "reconstruct"):
-            drawn = model.reconstruct(outputs, labels)
-            losses += reconstruction_weight * reconstruction_loss(drawn, images)
-        num_correct = (model.scores_of(outputs).argmax(axis=-1) == labels).sum()
-        _, _, model_state = state_module.take_apart(model)  # a call may have changed it
-        return losses.mean(), (losses.sum(), num_correct, model_state)
+    loss_fn = _make_loss(structure, criterion, settings)
+    batch_size, mesh = settings.batch_size, settings.mesh
 
     def one_step(streams, state, progress, images, labels, order, batch_number):
         chosen = jax.lax.dynamic_slice(order, (batch_number * batch_size,), (batch_size,))
+        images, labels = split((images[chosen], labels[chosen]), mesh)
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (loss_sum, num_correct, model_state)), gradients = value_and_grad(
-            *(state.params, state.model_state, streams, state.step),
-            *split((images[chosen], labels[chosen]), mesh),
+            state.params, state.model_state, streams, state.step, images, labels
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         grad_norm = optax.tree.norm(gradients)
-        progress = Progress(
-            progress.loss_sum + loss_sum,
-            progress.num_correct + num_correct,
-            progress.num_seen + batch_size,
-            grad_norm,
-            progress.param_norm,
-            progress.update_norm,
-            _first(progress.first_bad_loss, ~jnp.isfinite(loss), step),
-            _first(progress.first_bad_gradient, ~jnp.isfinite(grad_norm), step),
+        progress = progress._replace(
+            loss_sum=progress.loss_sum + loss_sum,
+            num_correct=progress.num_correct + num_correct,
+            num_seen=progress.num_seen + batch_size,
+            grad_norm=grad_norm,
+            first_bad_loss=_first(progress.first_bad_loss, ~jnp.isfinite(loss), step),
+            first_bad_gradient=_first(progress.first_bad_gradient, ~jnp.isfinite(grad_norm), step),
         )
         average = state.average
         if average is not None:
-            average = moving_average(average, params, step, ema_decay)
+            average = moving_average(average, params, step, settings.ema_decay)
         state = TrainState(step, params, average, model_state, opt_state)
         return keep_replicated((state, progress), mesh)
 
-    def with_norms(progress, before, params):
-        changed = optax.tree.sub(params, before)
-        return progress._replace(
-            param_norm=optax.tree.norm(params), update_norm=optax.tree.norm(changed)
-        )
+    repeated = _repeated(one_step)
 
-    if is_stacked:
-        one_step = jax.vmap(one_step, in_axes=(0, 0, 0, None, None, 0, None))
-        with_norms = jax.vmap(with_norms)
-    return partial(_repeated(one_step, with_norms), replicate(streams, mesh))
+    def train_steps(streams, state, progress, split, order, first_batch, num_batches):
+        arrays = (streams, state, progress, tuple(split), order)
+        if mesh is not None:
+            arrays = replicate(arrays, mesh)
+        streams, state, progress, (images, labels), order = arrays
+        return repeated(streams, state, progress, images, labels, order, first_batch, num_batches)
+
+    return train_steps
 
 
-def _repeated(
-    one_step: Callable[..., tuple[TrainState, Progress]],
-    with_norms: Callable[[Progress, Any, Any], Progress],
+def _make_loss(
+    structure: Structure, criterion: Criterion, settings: StepSettings
 ) -> Callable[..., Any]:
+    """Builds the mean loss of a batch, with its sum, what is right, and the network's new state."""
+    augment, weight, mesh = settings.augment, settings.reconstruction_weight, settings.mesh
+
+    def loss_fn(params, model_state, streams, step, images, labels):
+        images = images_to_float(images)
+        if augment is not None:
+            images = augment(jax.random.fold_in(streams.augment, step), images)
+        key = jax.random.fold_in(streams.dropout, step)
+        # What layers ask for the devices that share the batch.
+        context = (
+            nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+        )
+        with context:
+            model, outputs, model_state = call_in_training(
+                structure, params, model_state, images, key
+            )
+        losses = criterion(outputs, labels)
+        if weight and hasattr(model, "reconstruct"):
+            drawn = model.reconstruct(outputs, labels)
+            losses += weight * reconstruction_loss(drawn, images)
+        answers = scores_of(outputs, structure.outputs).argmax(axis=-1)
+        return losses.mean(), (losses.sum(), (answers == labels).sum(), model_state)
+
+    return loss_fn
+
+
+def _with_norms(progress: Progress, before: Any, params: Any) -> Progress:
+    changed = optax.tree.sub(params, before)
+    return progress._replace(
+        param_norm=optax.tree.norm(params), update_norm=optax.tree.norm(changed)
+    )
+
+
+def _repeated(one_step: Callable[..., tuple[TrainState, Progress]]) -> Callable[..., Any]:
     """Builds the function that takes many steps, in the way that suits the device.
 
-    The streams are among its arguments, so that every seed has the same compiled code. The norms of
-    the parameters and of their change are taken after the last step alone: in every step they would
-    cost 3 % of it on a CPU.
+    The norms of the parameters and of their change are taken after the last step alone: in every
+    step they would cost 3 % of it on a CPU.
     """
     if jax.default_backend() == "cpu":
         # XLA's CPU backend compiles convolution gradients inside a loop to unoptimised code
         # (openxla/xla conv_canonicalization.cc visits the entry computation alone), so the loop is
         # Python's: it only dispatches, the data stays where it is.
-        jitted, jitted_norms = jax.jit(one_step, donate_argnums=1), jax.jit(with_norms)
+        jitted, jitted_norms = jax.jit(one_step, donate_argnums=1), jax.jit(_with_norms)
 
         def train_steps(streams, state, progress, images, labels, order, first_batch, num_batches):
             last = first_batch + num_batches - 1
@@ -188,21 +191,19 @@ def _repeated(
         state, progress, before = jax.lax.fori_loop(
             0, num_batches, body, (state, progress, state.params)
         )
-        return state, with_norms(progress, before, state.params)
+        return state, _with_norms(progress, before, state.params)
 
     return train_steps_in_one_dispatch
 
 
-def _first(earlier: Array, is_bad: Array, step: Array) -> Array:
+def _first(earlier: Int[Array, ""], is_bad: Bool[Array, ""], step: Int[Array, ""]) -> Array:
     """Keeps the first bad step's number."""
     return jnp.where((earlier == 0) & is_bad, step, earlier)
 
 
 @partial(jax.jit, static_argnames="num_examples")
 def shuffled(
-    key: Key[Array, "*seeds"], epoch: int | Array, num_examples: int
-) -> Int[Array, "*seeds num_examples"]:
-    """Returns the order of the examples in an epoch, a permutation; for stacked keys one each."""
-    if key.ndim == 1:
-        return jax.vmap(lambda one: shuffled(one, epoch, num_examples))(key)
+    key: Key[Array, ""], epoch: int | Array, num_examples: int
+) -> Int[Array, " num_examples"]:
+    """Returns the order of the examples in an epoch, a permutation."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)

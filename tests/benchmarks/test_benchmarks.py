@@ -110,8 +110,8 @@ def test_the_report_holds_the_figures_the_machine_and_a_picture(tmp_path, measur
 def test_the_peer_has_the_same_function_as_our_network():
     torch = pytest.importorskip("torch", reason="the extra `bench` is not installed")
     from benchmarks import ours, peers
+    from mnist_jax.models.network import take_apart
     from mnist_jax.pipeline import build_model
-    from mnist_jax.training.state import take_apart
 
     model = build_model(ours.recipe(), ours.DATASET)
     network = peers.Exported(peers.with_weights(take_apart(model)[1])).eval()

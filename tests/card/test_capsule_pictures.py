@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mnist_jax import models
 from mnist_jax.card import capsule_pictures, capsule_plots
-from mnist_jax.models import MODELS
 from mnist_jax.run import paths
 
 NAMES = [str(digit) for digit in range(10)]
@@ -12,8 +12,12 @@ NAMES = [str(digit) for digit in range(10)]
 
 @pytest.fixture(scope="module")
 def model():
-    return MODELS["mnist_efficient_capsule_v1"](
-        num_classes=10, image_mean=0.0, image_std=1.0, rngs=nnx.Rngs(0)
+    return models.build(
+        "mnist_efficient_capsule_v1",
+        num_classes=10,
+        image_mean=0.0,
+        image_std=1.0,
+        rngs=nnx.Rngs(0),
     )
 
 

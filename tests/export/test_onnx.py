@@ -16,7 +16,7 @@ from onnx import helper
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.onnx import ExportError, check_exportable, to_bytes
-from mnist_jax.training import state as state_module
+from mnist_jax.models import network as network_module
 
 METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
 
@@ -24,19 +24,19 @@ METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
 EXPORT_ALL_FORMATS = """
 import contextlib, hashlib, json, logging, sys
 from flax import nnx
+from mnist_jax.models import network as network_module
 from mnist_jax.training import state as state_module
 from mnist_jax.export import onnx, safetensors, stablehlo
-from mnist_jax.models import MODELS
+from mnist_jax import models
 
 if "all" in sys.argv:
     onnx._converters_of_jax_and_flax_only = contextlib.nullcontext
-model = MODELS["mnist_cnn_v1"](
-    num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0)
+model = models.build("mnist_cnn_v1", num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0)
 )
-_, params, model_state = state_module.take_apart(model)
+_, params, model_state = network_module.take_apart(model)
 metadata = json.loads(sys.argv[1])
 files = [
-    onnx.to_bytes(model, metadata),
+    onnx.to_bytes(model, (28, 28, 1), metadata),
     safetensors.to_bytes(params, model_state, metadata),
     stablehlo.to_bytes(model),
 ]
@@ -92,7 +92,7 @@ def run_onnx(data, images):
 
 
 def test_the_graph_is_what_one_would_write_by_hand(cnn):
-    proto = onnx.load_model_from_string(to_bytes(cnn, METADATA))
+    proto = onnx.load_model_from_string(to_bytes(cnn, (28, 28, 1), METADATA))
     assert [node.op_type for node in proto.graph.node] == [
         *("Sub", "Div", "Conv", "Relu", "Conv", "Relu", "MaxPool", "Flatten"),
         *("Gemm", "Relu", "Gemm", "Softmax"),
@@ -115,7 +115,7 @@ def test_the_graph_is_what_one_would_write_by_hand(cnn):
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_onnx_runtime_computes_what_jax_does(cnn, batch_size):
     images = jax.random.uniform(jax.random.key(batch_size), (batch_size, 28, 28, 1))
-    scores = run_onnx(to_bytes(cnn, {}), images)
+    scores = run_onnx(to_bytes(cnn, (28, 28, 1), {}), images)
     np.testing.assert_allclose(scores, cnn.scores(images), rtol=0, atol=1e-6)
 
 
@@ -140,9 +140,9 @@ def test_the_bytes_depend_on_weights_and_metadata_alone(cnn):
             text=True,
         )
 
-    _, params, model_state = state_module.take_apart(cnn)
+    _, params, model_state = network_module.take_apart(cnn)
     ours = [
-        to_bytes(cnn, METADATA),
+        to_bytes(cnn, (28, 28, 1), METADATA),
         safetensors.to_bytes(params, model_state, METADATA),
         stablehlo.to_bytes(cnn),
     ]
@@ -180,7 +180,7 @@ def test_converters_that_fail_to_import_are_left_to_jax2onnx(monkeypatch):
 
 def test_strictness_elsewhere_does_not_reach_into_jax2onnx(cnn):
     with jax.numpy_rank_promotion("raise"):
-        assert to_bytes(cnn, {})
+        assert to_bytes(cnn, (28, 28, 1), {})
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_would_be_exported_wrongly_is_refused(network, message):
     with pytest.raises(ExportError, match=message):
         check_exportable(network)
     with pytest.raises(ExportError, match=message):
-        to_bytes(network, {})
+        to_bytes(network, (28, 28, 1), {})
 
 
 @pytest.mark.parametrize(

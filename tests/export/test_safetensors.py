@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 
 from mnist_jax.export import safetensors
-from mnist_jax.training import state as state_module
+from mnist_jax.models import network as network_module
 
 arrays = hnp.arrays(
     st.sampled_from([np.float32, np.int32, np.uint8, np.bool_]),
@@ -36,7 +36,7 @@ def test_what_is_written_is_read_again(params, model_state, metadata):
 
 
 def test_the_library_reads_names_and_metadata(cnn, tmp_path):
-    _, params, model_state = state_module.take_apart(cnn)
+    _, params, model_state = network_module.take_apart(cnn)
     metadata = {"model_id": "mnist_cnn_v1", "classes": '["é"]'}
     (tmp_path / "model.safetensors").write_bytes(
         safetensors.to_bytes(params, model_state, metadata)

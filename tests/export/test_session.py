@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mnist_jax import models
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export.session import OPTIMIZATIONS, open_session
-from mnist_jax.models import MODELS
 
 
 @pytest.fixture(scope="module")
 def content():
-    model = MODELS["mnist_cnn_v1"](
-        num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
+    model = models.build(
+        "mnist_cnn_v1", num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
     )
-    return onnx_export.to_bytes(model, {})
+    return onnx_export.to_bytes(model, (28, 28, 1), {})
 
 
 @pytest.mark.parametrize("optimization", OPTIMIZATIONS)

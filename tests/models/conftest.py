@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mnist_jax.training.state import rebuild, take_apart
+from mnist_jax.models.network import rebuild, take_apart
 
 
 def float64(tree):

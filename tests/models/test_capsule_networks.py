@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 
 from mnist_jax.export.onnx import to_bytes
-from mnist_jax.models import MODELS
+from mnist_jax import models
+from mnist_jax.config import MODELS
 from mnist_jax.models.efficient import EfficientCapsNet, EfficientCNN
 from mnist_jax.models.hvc import HVCCapsNet
 from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
 from mnist_jax.training.losses import CRITERIA, RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
-from mnist_jax.training.state import num_parameters, rebuild, take_apart
+from mnist_jax.models.network import num_parameters, rebuild, take_apart
 
 NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
 
@@ -33,7 +34,7 @@ def scores(model, compiled, images):
 
 def training_loss(model, images, labels):
     outputs = model(images, nnx.Rngs(dropout=0))
-    losses = CRITERIA[model.criteria[0]](outputs, labels)
+    losses = losses.find(model.criteria[0)](outputs, labels)
     if hasattr(model, "reconstruct"):
         drawn = model.reconstruct(outputs, labels)
         losses += RECONSTRUCTION_WEIGHT_OF_PAPER * reconstruction_loss(drawn, images)
@@ -123,7 +124,7 @@ def test_twenty_steps_from_the_start_lower_the_loss(model, loss_and_gradient):
 
 
 def test_the_onnx_file_gives_the_same_scores_in_every_batch(model, images, scores):
-    exported = to_bytes(model, {})
+    exported = to_bytes(model, (28, 28, 1), {})
     operators = {node.op_type for node in onnx.load_from_string(exported).graph.node}
     assert not operators & {"Loop", "Scan", "If", "Einsum", "Dropout"}
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
@@ -160,8 +161,7 @@ SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn
     ],
 )
 def test_every_network_takes_a_larger_canvas(model_id, compiled):
-    model = MODELS[model_id](
-        num_classes=10, image_mean=0.1, image_std=0.3, image_side=36, rngs=nnx.Rngs(0)
+    model = models.build(model_id, num_classes=10, image_mean=0.1, image_std=0.3, image_side=36, rngs=nnx.Rngs(0)
     )
     images = jax.random.uniform(jax.random.key(0), (2, 36, 36, 1))
 
@@ -169,11 +169,11 @@ def test_every_network_takes_a_larger_canvas(model_id, compiled):
         outputs = network(images, nnx.Rngs(dropout=0))
         labels = jnp.array([1, 2])
         drawn = network.reconstruct(outputs, labels) if hasattr(network, "reconstruct") else images
-        return network.scores(images), CRITERIA[network.criteria[0]](outputs, labels), drawn
+        return network.scores(images), losses.find(network.criteria[0)](outputs, labels), drawn
 
     (scores, losses, drawn), _ = compiled(model, everything)(images)
     assert (scores.shape, losses.shape, drawn.shape) == ((2, 10), (2,), images.shape)
-    session = onnxruntime.InferenceSession(to_bytes(model, {}), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(to_bytes(model, (28, 28, 1), {}), providers=["CPUExecutionProvider"])
     (of_file,) = session.run(None, {"image": np.array(images.transpose(0, 3, 1, 2))})
     fresh = compiled(model, lambda network, images: network.scores(images))(images)[0]
     np.testing.assert_allclose(of_file, fresh, atol=1e-5)

@@ -5,15 +5,17 @@ import pytest
 from flax import nnx
 from scipy.signal import correlate
 
-from mnist_jax.config import MODEL_IDS
-from mnist_jax.models import MODELS
-from mnist_jax.training.losses import CRITERIA
-from mnist_jax.training.state import num_parameters, rebuild, take_apart
+from mnist_jax import models
+from mnist_jax.config import MODEL_IDS, MODELS
+from mnist_jax.models.network import num_parameters, rebuild, take_apart
+from mnist_jax.training import losses
 
 
 @pytest.fixture(scope="module")
 def model():
-    return MODELS["mnist_cnn_v1"](num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0))
+    return models.build(
+        "mnist_cnn_v1", num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_every_gradient_is_finite_and_none_is_zero(model, images):
 
     def loss(params):
         logits = rebuild(graphdef, params, model_state)(images)
-        return CRITERIA["nll"](logits, jnp.array([1, 2, 3])).mean()
+        return losses.find("nll")(logits, jnp.array([1, 2, 3])).mean()
 
     for path, gradient in jax.tree.leaves_with_path(jax.grad(loss)(params)):
         assert jnp.isfinite(gradient).all(), path

@@ -7,29 +7,30 @@ import optax
 import pytest
 from flax import nnx
 
-from mnist_jax.models import MODELS
+from mnist_jax import models
+from mnist_jax.config import MODELS
+from mnist_jax.models import network as network_module
 from mnist_jax.training import state as state_module
-from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training import losses
 from mnist_jax.training.step import make_streams, make_train_steps, no_progress
 
 BATCH_SIZE = 4
 
 
 def build(model_id, dtype):
-    return MODELS[model_id](
-        num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0), dtype=dtype
+    return models.build(model_id, num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0), dtype=dtype
     )
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def trained(request):
     """The states and losses of a few steps on one batch."""
-    graphdef, params, model_state = state_module.take_apart(build(request.param, "bfloat16"))
+    graphdef, params, model_state = network_module.take_apart(build(request.param, "bfloat16"))
     optimizer = optax.adam(1e-3)
     steps = make_train_steps(
         graphdef,
         optimizer,
-        CRITERIA[MODELS[request.param].criteria[0]],
+        losses.find(MODELS[request.param).criteria[0]],
         make_streams(0),
         batch_size=BATCH_SIZE,
         augment=None,

@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 
 from mnist_jax.export.onnx import to_bytes
+from mnist_jax.models.network import num_parameters, rebuild, take_apart
 from mnist_jax.models.sabour import SabourCapsNet
-from mnist_jax.training.state import num_parameters, rebuild, take_apart
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_class_biases_can_be_left_out():
 
 
 def test_the_file_holds_no_decoder_and_no_transposition_of_votes(model):
-    exported = to_bytes(model, {})
+    exported = to_bytes(model, (28, 28, 1), {})
     assert 27.0 < len(exported) / 1e6 < 27.5
     graph = onnx.load_from_string(exported).graph
     sizes = {

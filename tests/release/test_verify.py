@@ -8,22 +8,27 @@ import pytest
 from flax import nnx
 from onnx import helper, numpy_helper
 
+from mnist_jax import models
+from mnist_jax.config import MODELS
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.interface import FORMATS
 from mnist_jax.export.onnx import ExportError
-from mnist_jax.models import MODELS
+from mnist_jax.models import network as network_module
 from mnist_jax.release import latency, verify
 from mnist_jax.run.paths import EXPORTED
-from mnist_jax.training import state as state_module
 
 NUM_IMAGES = 100
 SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1")
 
 
 def network(seed=0, num_classes=10):
-    return MODELS["mnist_cnn_v1"](
-        num_classes=num_classes, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(seed)
+    return models.build(
+        "mnist_cnn_v1",
+        num_classes=num_classes,
+        image_mean=0.1307,
+        image_std=0.3081,
+        rngs=nnx.Rngs(seed),
     )
 
 
@@ -39,13 +44,13 @@ def short_latency(monkeypatch):
 def run():
     """What a run has in hand when it verifies: the network, the test set, the files' contents."""
     model = network()
-    graphdef, params, model_state = state_module.take_apart(model)
+    graphdef, params, model_state = network_module.take_apart(model)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (NUM_IMAGES, 28, 28), np.uint8)
     labels = generator.integers(0, 10, NUM_IMAGES, np.uint8)
     metadata = {"model_id": "mnist_cnn_v1"}
     files = {
-        "onnx": onnx_export.to_bytes(model, metadata),
+        "onnx": onnx_export.to_bytes(model, (28, 28, 1), metadata),
         "safetensors": safetensors.to_bytes(params, model_state, metadata),
         "stablehlo": stablehlo.to_bytes(model),
     }
@@ -396,7 +401,9 @@ def transposed(images):
     ],
 )
 def test_every_untrained_network_survives_its_export_and_may_train(model_id):
-    model = MODELS[model_id](num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0))
+    model = models.build(
+        model_id, num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0)
+    )
     verify.check_parity_before_training(model)
 
 

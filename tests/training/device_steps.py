@@ -13,9 +13,10 @@ from flax import nnx
 
 from mnist_jax.models import MODELS
 from mnist_jax.training import devices as mesh_module
+from mnist_jax.models import network as network_module
 from mnist_jax.training import state as state_module
 from mnist_jax.training.augment import make_augment
-from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training import losses
 from mnist_jax.training.optimizers import make_optimizer
 from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
 
@@ -33,12 +34,12 @@ def steps(model_id: str, num_devices: int) -> tuple[list, list, dict[str, float]
     model = network(
         num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
     )
-    graphdef, params, model_state = state_module.take_apart(model)
+    graphdef, params, model_state = network_module.take_apart(model)
     optimizer = make_optimizer("sgd", lambda _: 0.01, weight_decay=0.0, momentum=0.5)
     train_steps = make_train_steps(
         graphdef,
         optimizer,
-        CRITERIA[network.criteria[0]],
+        losses.find(network.criteria[0)],
         streams,
         batch_size=BATCH_SIZE,
         augment=make_augment("shift_and_rotate", max_shift_px=2, max_rotation_degrees=10.0),

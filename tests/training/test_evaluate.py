@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from mnist_jax.models import MODELS
+from mnist_jax import models
+from mnist_jax.models import network as network_module
 from mnist_jax.training import evaluate
-from mnist_jax.training import state as state_module
-from mnist_jax.training.losses import nll
+from mnist_jax.training.losses.nll import nll
 
 CLASS_NAMES = tuple("abcdefghij")
 
 
 @pytest.fixture(scope="module")
 def network():
-    model = MODELS["mnist_cnn_v1"](
-        num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
+    model = models.build(
+        "mnist_cnn_v1", num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
     )
-    return state_module.take_apart(model)
+    return network_module.take_apart(model)
 
 
 def random_split(num_images, seed=0):

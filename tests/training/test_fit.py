@@ -7,17 +7,17 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from mnist_jax import command
+from mnist_jax import command, models
 from mnist_jax.data import Split
 from mnist_jax.errors import Terminated, UserError
-from mnist_jax.models import MODELS
+from mnist_jax.models import network as network_module
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.training import fit as fit_module
 from mnist_jax.training import state as state_module
 from mnist_jax.training.augment import make_augment
 from mnist_jax.training.checkpoint import TrainingCheckpoints, load_released, save_released
 from mnist_jax.training.evaluate import make_predict
-from mnist_jax.training.losses import nll
+from mnist_jax.training.losses.nll import nll
 from mnist_jax.training.optimizers import make_optimizer
 from mnist_jax.training.step import make_streams, make_train_steps
 
@@ -36,10 +36,14 @@ TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
 
 def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
     streams = make_streams(0)
-    model = MODELS["mnist_cnn_v1"](
-        num_classes=10, image_mean=0.2, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
+    model = models.build(
+        "mnist_cnn_v1",
+        num_classes=10,
+        image_mean=0.2,
+        image_std=0.3,
+        rngs=nnx.Rngs(params=streams.init),
     )
-    graphdef, params, model_state = state_module.take_apart(model)
+    graphdef, params, model_state = network_module.take_apart(model)
     schedule = optax.constant_schedule(learning_rate)
     optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
     steps = make_train_steps(

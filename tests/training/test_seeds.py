@@ -11,11 +11,13 @@ from flax import nnx
 from scipy import stats
 
 from mnist_jax import data, train
-from mnist_jax.models import MODELS
+from mnist_jax import models
+from mnist_jax.config import MODELS
 from mnist_jax.training import seeds
+from mnist_jax.models import network as network_module
 from mnist_jax.training import state as state_module
 from mnist_jax.training.checkpoint import load_released
-from mnist_jax.training.losses import CRITERIA
+from mnist_jax.training import losses
 from mnist_jax.training.optimizers import make_optimizer
 from mnist_jax.training.step import make_streams, make_train_steps, no_progress, shuffled
 
@@ -59,7 +61,7 @@ def results(run):
 def released_arrays(run):
     """The weights that are released, as bytes."""
     network = Tiny(num_classes=10, image_mean=0.0, image_std=1.0, image_side=28, rngs=nnx.Rngs(0))
-    _, *like = state_module.take_apart(network)
+    _, *like = network_module.take_apart(network)
     return [leaf.tobytes() for leaf in jax.tree.leaves(load_released(run, *like))]
 
 
@@ -207,15 +209,14 @@ def test_steps_side_by_side_are_each_seeds_own_steps(model_id, monkeypatch):
     images = jnp.array(random.integers(0, 256, (8, 28, 28), dtype=np.uint8))
     labels = jnp.array(random.integers(0, 10, 8, dtype=np.uint8))
     optimizer = make_optimizer("sgd", lambda _: 0.01, weight_decay=0.0, momentum=0.9)
-    criterion = CRITERIA[MODELS[model_id].criteria[0]]
+    criterion = losses.find(MODELS[model_id).criteria[0]]
     settings = {"batch_size": 4, "augment": None, "reconstruction_weight": 0.001, "ema_decay": 0.5}
 
     def start(seed):
         streams = make_streams(seed)
-        network = MODELS[model_id](
-            num_classes=10, image_mean=0.1, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
+        network = models.build(model_id, num_classes=10, image_mean=0.1, image_std=0.3, rngs=nnx.Rngs(params=streams.init)
         )
-        graphdef, *arrays = state_module.take_apart(network)
+        graphdef, *arrays = network_module.take_apart(network)
         state = state_module.first_state(*arrays, optimizer, keeps_average=True)
         return graphdef, state, streams, shuffled(streams.shuffle, 1, 8)
 

@@ -5,8 +5,9 @@ import optax
 import pytest
 from flax import nnx
 
+from mnist_jax.models import network as network_module
 from mnist_jax.training import state as state_module
-from mnist_jax.training.losses import nll
+from mnist_jax.training.losses.nll import nll
 from mnist_jax.training.step import (
     images_to_float,
     make_streams,
@@ -32,7 +33,7 @@ class Linear(nnx.Module):
 
 
 def build(**changes):
-    graphdef, params, model_state = state_module.take_apart(Linear(rngs=nnx.Rngs(0)))
+    graphdef, params, model_state = network_module.take_apart(Linear(rngs=nnx.Rngs(0)))
     optimizer = optax.sgd(0.1)
     settings = {"augment": None, "reconstruction_weight": 0.0, "ema_decay": 0.0, **changes}
     steps = make_train_steps(graphdef, optimizer, nll, make_streams(0), batch_size=8, **settings)
@@ -157,7 +158,7 @@ class Drawing(Linear):
 
 def test_the_reconstruction_error_is_added_with_its_weight(split):
     images, labels = split
-    graphdef, params, model_state = state_module.take_apart(Drawing(rngs=nnx.Rngs(0)))
+    graphdef, params, model_state = network_module.take_apart(Drawing(rngs=nnx.Rngs(0)))
     optimizer = optax.sgd(0.1)
     sums = []
     for weight in (0.0, 0.01):

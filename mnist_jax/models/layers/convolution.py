@@ -1,66 +1,58 @@
-"""Convolutions as matrix products, where `lax`'s are slow: gradients on a CPU, stacked weights."""
+"""Convolutions as matrix products, where XLA's own are slow on a CPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-_WEIGHTS_ARE_STACKED = ContextVar("weights_are_stacked", default=False)
 
-
-@contextmanager
-def stacked_weights(model: nnx.Module) -> Iterator[None]:
-    """Makes all convolutions of `model` matrix products, for a call whose weights `vmap` stacks.
-
-    With a kernel for each seed, `vmap` turns a convolution into a grouped one, which GPUs are slow
-    at, its gradients most of all (jax-ml/jax issue 13800); products it turns into batched products.
-    """
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.Conv):
-            module.conv_general_dilated = _products_in_place_of_lax
-    token = _WEIGHTS_ARE_STACKED.set(True)
-    try:
-        yield
-    finally:
-        _WEIGHTS_ARE_STACKED.reset(token)
-
-
-def _products_in_place_of_lax(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: Any, **others: Any
+def conv_general_dilated(
+    lhs: Array, rhs: Array, window_strides: Any, padding: Any, **others: Any
 ) -> Array:
-    """Does what `nnx.Conv` asks of `lax.conv_general_dilated`, for the layers of this package."""
-    is_plain = others["feature_group_count"] == 1 and set(others["rhs_dilation"]) == {1}
-    if padding != "VALID" or strides[0] != strides[1] or not is_plain:
-        raise ValueError("stacked weights need convolutions without padding, groups or dilation")
-    return convolve_by_products(x, kernel, strides[0])
+    """Computes `lax.conv_general_dilated`, in the form that is fastest here; for `nnx.Conv`.
+
+    A layer has it as `nnx.Conv(..., conv_general_dilated=layers.conv_general_dilated)`. On an
+    accelerator, and for what no form here covers, it is `lax`'s own.
+    """
+    is_plain = others["feature_group_count"] == 1 and lhs.ndim == 4
+    is_plain &= set(others["lhs_dilation"]) == set(others["rhs_dilation"]) == {1}
+    is_covered = is_plain and padding == "VALID" and len(set(window_strides)) == 1
+    if jax.default_backend() != "cpu" or not is_covered:
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
+    return convolve(lhs, rhs, window_strides[0])
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(
     x: Float[Array, "batch height width channels"],
     kernel: Float[Array, "size size channels features"],
     stride: int,
 ) -> Float[Array, "batch new_height new_width features"]:
-    """Convolves without padding, in the form to train and evaluate; the value is `lax`'s.
+    """Convolves without padding on a CPU; the value is `lax`'s, but for rounding.
 
     With a stride, XLA's CPU backend computes the gradient to the input on one thread: 24 s for 64
-    images and the large layer of `sabour_capsule.py`, where the sum over the rows of the kernel
-    below, differentiated as it stands, takes 0.4 s; forwards it takes 0.4 of the time. Without a
-    stride, it saves a third of the gradients in wide layers and a tenth forwards, for three times
-    the memory (docs/log.md). An accelerator has good kernels of its own, and what is exported keeps
-    the one operation that says what is meant.
+    images and the large layer of `sabour.py`, where the products below take 0.4 s; forwards they
+    take 0.4 of the time. Without a stride, they save a third of the gradients in wide layers, for
+    three times the memory (docs/log.md); there, what is not differentiated stays with `lax`.
     """
-    if jax.default_backend() != "cpu" and not _WEIGHTS_ARE_STACKED.get():
-        layout = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(
-            x, kernel.astype(x.dtype), (stride, stride), "VALID", dimension_numbers=layout
-        )
-    return convolve_by_products(x, kernel, stride)
+    if stride > 1:
+        return convolve_by_products(x, kernel, stride)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, Any]:
+    return jax.vjp(lambda x, kernel: convolve_by_products(x, kernel, stride), x, kernel)
+
+
+def _backward(stride: int, backward: Any, grad: Array) -> tuple[Array, Array]:
+    return backward(grad)
+
+
+convolve.defvjp(_forward, _backward)
 
 
 def convolve_by_products(

@@ -1,34 +1,22 @@
 """Functions of images that XLA would not split over devices by itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-AXIS = "batch"
-_SHARING: ContextVar[Mesh | None] = ContextVar("sharing", default=None)
-
-
-@contextmanager
-def sharing(mesh: Mesh | None) -> Iterator[None]:
-    """Within `jit`: tells `on_each_part` which devices share the batch."""
-    token = _SHARING.set(mesh)
-    try:
-        yield
-    finally:
-        _SHARING.reset(token)
+AXIS = "batch"  # of the mesh, along which devices share the images
 
 
 def on_each_part(function: Callable[..., Any], images: Any, *weights: Any) -> Any:
     """Computes a function of images, each for itself, on each device's part of the batch.
 
-    For what XLA would not split by itself, such as a loop over the images.
+    For what XLA would not split by itself, such as a loop over the images. Which devices share the
+    batch is JAX's own context: `jax.sharding.use_abstract_mesh`.
     """
-    mesh = _SHARING.get()
-    if mesh is None:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return function(images, *weights)
     batch, whole = PartitionSpec(AXIS), PartitionSpec()
     in_specs = (batch, *[whole] * len(weights))

@@ -16,6 +16,7 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, has t
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,19 +64,14 @@ _TO_OUTPUT = (  # [2x2 places of a pooling window, 2x2 windows] x 36 frequencies
 )
 
 
-@jax.custom_vjp
-def conv_conv_pool(
+def forward(
     images: Float[Array, "batch 28 28 1"],
     kernel1: Float[Array, "3 3 1 32"],
     bias1: Float[Array, "32"],
     kernel2: Float[Array, "3 3 32 64"],
     bias2: Float[Array, "64"],
-) -> Float[Array, "batch 12 12 64"]:
-    """Returns max_pool(relu(conv(relu(conv(images))))); the images get no gradient, but zeros."""
-    return _forward(images, kernel1, bias1, kernel2, bias2)[0]
-
-
-def _forward(images, kernel1, bias1, kernel2, bias2):
+) -> tuple[Float[Array, "batch 12 12 64"], Any]:
+    """Returns max_pool(relu(conv(relu(conv(images))))), and what the gradient needs."""
     pixels = _cut_tiles(images[..., 0])
     weights1 = jnp.concatenate([kernel1.reshape(9, 32), bias1[None]])
     weights2 = (_TO_KERNEL @ kernel2.reshape(9, 32 * 64)).reshape(36, 32, 64)
@@ -96,7 +92,8 @@ def _forward(images, kernel1, bias1, kernel2, bias2):
     return _from_tiles(pooled, images.shape[0]), (pixels, weights1, weights2, winner)
 
 
-def _backward(residuals, grad):
+def backward(residuals: Any, grad: Float[Array, "batch 12 12 64"]) -> tuple[Any, ...]:
+    """Returns the gradients to the arguments of `forward`; to the images, zeros."""
     pixels, weights1, weights2, winner = residuals
     batch = grad.shape[0]
     grad = _to_tiles(grad, winner.shape[0])
@@ -123,9 +120,6 @@ def _backward(residuals, grad):
         (_TO_KERNEL.T @ grad2.reshape(36, -1)).reshape(3, 3, 32, 64),
         jnp.sum(jnp.where(winner < 4, grad, 0), axis=(0, 1, 2)),
     )
-
-
-conv_conv_pool.defvjp(_forward, _backward)
 
 
 def _first_layer(pixels, weights):

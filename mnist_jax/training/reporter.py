@@ -1,0 +1,115 @@
+"""What a training says while it goes: the progress bar, the log, TensorBoard's scalars."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as ProgressBar,
+)
+from tensorboardX import SummaryWriter
+
+from mnist_jax.run.stopwatch import FIRST_STEP, Phases
+from mnist_jax.training.reached import EpochRow
+from mnist_jax.training.step import Progress
+
+LOGGER = logging.getLogger("mnist_jax")
+
+
+class Reporter:
+    """A context manager; draws nothing where there is no terminal."""
+
+    def __init__(
+        self, console: Console, phases: Phases, *, label: str = "", tensorboard: Path | None = None
+    ) -> None:
+        """Opens what the training is told to.
+
+        Args:
+            console: where the progress bar goes, if it is a terminal.
+            phases: the stopwatch.
+            label: names the seed in the log and the bar, with a space after it; or empty.
+            tensorboard: the folder for scalars; None: they go nowhere.
+        """
+        self._label, self._phases = label, phases
+        self._epochs = self._num_batches = 0
+        self._writer = None if tensorboard is None else SummaryWriter(str(tensorboard))
+        self._bar = ProgressBar(
+            TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=console.quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", epoch=1, epochs=0, figures="compiling")
+
+    def __enter__(self) -> "Reporter":
+        """Shows the bar."""
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Takes the bar away and closes the files."""
+        self._bar.__exit__(kind, error, trace)
+        if self._writer is not None:
+            self._writer.close()
+
+    def begin(self, num_steps: int, epochs: int, num_batches: int) -> None:
+        """Says where a training resumes, after `num_steps`."""
+        self._epochs, self._num_batches = epochs, num_batches
+        self._bar.update(self._task, total=epochs * num_batches, completed=num_steps, epochs=epochs)
+        if num_steps:
+            LOGGER.info("%sresuming after %s", self._label, self._place(num_steps))
+
+    def steps(self, epoch: int, num_done: int, seen: Progress, seconds: float) -> None:
+        """Draws where the run is: `num_done` batches, `seen` and `seconds` are of this epoch."""
+        if FIRST_STEP not in self._phases.seconds:
+            self._phases.end(FIRST_STEP)
+        self._bar.update(
+            self._task,
+            completed=(epoch - 1) * self._num_batches + num_done,
+            epoch=epoch,
+            figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
+            f" accuracy {seen.num_correct / seen.num_seen:.3f}"
+            f" {seen.num_seen / seconds:,.0f} images/s",
+        )
+
+    def stopping(self, num_steps: int) -> None:
+        """Says that a signal ends the training after `num_steps`."""
+        LOGGER.info("%sstopping after %s", self._label, self._place(num_steps))
+
+    def epoch(self, row: EpochRow) -> None:
+        """Logs the epoch that has just ended, and writes its scalars where there is a writer."""
+        if self._writer is not None:
+            for name in sorted(set(row) - {"epoch"}):
+                self._writer.add_scalar(name, row[name], row["epoch"])
+        LOGGER.info(
+            "%sepoch %d/%d: loss %.4f, accuracy %.4f; validation %.4f; %.0f s, %s images/s",
+            self._label,
+            row["epoch"],
+            self._epochs,
+            row["train_loss"],
+            row["train_accuracy"],
+            row["validation_accuracy"],
+            row["seconds"],
+            f"{row['images_per_s']:,.0f}",
+        )
+
+    def _place(self, num_steps: int) -> str:
+        """Says where a training is after so many steps."""
+        epochs, batches = divmod(num_steps, self._num_batches)
+        return f"step {batches} of epoch {epochs + 1}" if batches else f"epoch {epochs}"
