@@ -23,6 +23,11 @@ from mnist_jax.models import layers
 from mnist_jax.models.network import scores
 
 
+# From opset 18 on these take their axes as an input; ReduceSum does so already in 13.
+REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
+REDUCTIONS += ("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+
+
 class ExportError(UserError):
     """The network cannot be exported as it is; the message names the fault and the remedy."""
 
@@ -158,6 +163,8 @@ def _tidy(exported: Any) -> None:
     """
     graph = exported.graph
     for node in graph:
+        if node.op_type in REDUCTIONS and len(node.inputs) == 2:
+            _axes_as_attribute(node)
         if node.op_type != "Reshape":
             continue
         source, target = node.inputs[0].shape or (), node.outputs[0].shape or ()
@@ -182,6 +189,15 @@ def _tidy(exported: Any) -> None:
     for value in [*values, *graph.initializers.values()]:
         if not value.is_graph_output():
             value.type = value.shape = None
+
+
+def _axes_as_attribute(reduction: onnx_ir.Node) -> None:
+    """Gives a reduction its axes as opset 17 has them; jax2onnx writes those of opset 18."""
+    axes = reduction.inputs[1]
+    if axes is not None and axes.const_value is not None:
+        values = [int(axis) for axis in axes.const_value.numpy()]
+        reduction.attributes["axes"] = onnx_ir.AttrInt64s("axes", values)
+        reduction.resize_inputs(1)
 
 
 @contextlib.contextmanager
