@@ -22,7 +22,6 @@ from mnist_jax.export.interface import BATCH_NAME, INPUT_NAME, IR_VERSION, OPSET
 from mnist_jax.models import layers
 from mnist_jax.models.network import scores
 
-
 # From opset 18 on these take their axes as an input; ReduceSum does so already in 13.
 REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
 REDUCTIONS += ("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
@@ -31,67 +32,84 @@ def find(model_id: str) -> type[nnx.Module]:
     return network
 
 
+class Facts(TypedDict):
+    """What a network can ask for about the data."""
+
+    num_classes: int
+    image_side: NotRequired[int]  # pixels; 28 unless given
+    num_channels: NotRequired[int]  # 1: grey, unless given; 3: colour
+    image_mean: NotRequired[float]  # of the train split's pixels, 0 to 1; 0 unless given
+    image_std: NotRequired[float]  # likewise; 1 unless given
+
+
 def build(
     model_id: str,
     *,
-    num_classes: int,
     rngs: nnx.Rngs,
-    image_side: int = 28,
-    num_channels: int = 1,
-    image_mean: float = 0.0,
-    image_std: float = 1.0,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     dtype: str = "float32",
+    **facts: Unpack[Facts],
 ) -> nnx.Module:
     """Builds a network with its first weights, in evaluation mode.
 
     The constructor gets what it asks for by name; see `network.Network`.
 
+    Args:
+        model_id: see `find`.
+        rngs: the random streams `params` and `dropout`.
+        settings: what else a recipe tells the constructor, by name.
+        dtype: what layers compute in while they train.
+        facts: about the data.
+
     Raises:
         UserError: the constructor fails, asks for something else, or does not take a setting.
     """
-    network, settings = find(model_id), settings or {}
-    offered = {
-        "num_classes": num_classes,
-        "image_side": image_side,
-        "num_channels": num_channels,
-        "image_mean": image_mean,
-        "image_std": image_std,
-        "rngs": rngs,
-        "dtype": dtype,
-    }
+    network = find(model_id)
+    defaults = {"image_side": 28, "num_channels": 1, "image_mean": 0.0, "image_std": 1.0}
+    offered = {**defaults, **facts, "rngs": rngs, "dtype": dtype}
     asked = inspect.signature(network.__init__).parameters
-    own = set(asked) - {"self", *offered}
-    for name in settings:
-        if name not in own:
-            raise UserError(
-                f"network.{name} is set, but {model_id} takes "
-                f"{', '.join(sorted(own)) or 'no settings'}; leave it out"
-            )
+    _check_asked(model_id, asked, offered, settings)
     if dtype != "float32" and "dtype" not in asked:
         raise UserError(
             f"compute_dtype is {dtype!r}, but {model_id} does not ask for dtype; use float32"
         )
-    for name, parameter in asked.items():
-        is_given = name in offered or name in settings or name == "self"
-        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.default is parameter.empty and not is_given and not is_variadic:
-            raise UserError(
-                f"{model_id} asks for {name}, but is offered {', '.join(sorted(offered))}; give "
-                f"{name} a default, or --config.network.{name}=VALUE"
-            )
     arguments = {name: offered[name] for name in asked if name in offered}
     try:
         model = network(**arguments, **settings)
     except UserError:
         raise
     except Exception as error:  # the user's code can raise anything
+        side, channels = offered["image_side"], offered["num_channels"]
         raise UserError(
-            f"{model_id} cannot be built for images of {image_side}x{image_side} pixels and "
-            f"{num_channels} channels ({first_line(error)}); fix its constructor"
+            f"{model_id} cannot be built for images of {side}x{side} pixels and {channels} "
+            f"channels ({first_line(error)}); fix its constructor"
         ) from error
     model.eval()
     return model
+
+
+def _check_asked(
+    model_id: str,
+    asked: Mapping[str, inspect.Parameter],
+    offered: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    """Refuses settings that a constructor does not take, and what nobody can give it."""
+    own = sorted(set(asked) - {"self", *offered})
+    for name in settings:
+        if name not in own:
+            raise UserError(
+                f"network.{name} is set, but {model_id} takes {', '.join(own) or 'no settings'}; "
+                "leave it out"
+            )
+    for name in own:
+        parameter = asked[name]
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and name not in settings and not is_variadic:
+            raise UserError(
+                f"{model_id} asks for {name}, but is offered {', '.join(sorted(offered))}; give "
+                f"{name} a default, or --config.network.{name}=VALUE"
+            )
 
 
 def check(

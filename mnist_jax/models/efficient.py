@@ -30,7 +30,9 @@ class EfficientTrunk(nnx.Module):
 
         def conv(num_inputs, num_outputs, size, stride):
             return nnx.Conv(
-                *(num_inputs, num_outputs, (size, size)),
+                num_inputs,
+                num_outputs,
+                (size, size),
                 strides=stride,
                 padding="VALID",
                 kernel_init=he_normal,

@@ -59,7 +59,9 @@ class HVCCapsNet(nnx.Module):
         filters = [32 + 16 * index for index in range(NUM_CONVS)]
         self.convs = nnx.List(
             nnx.Conv(
-                *(num_inputs, num_outputs, (3, 3)),
+                num_inputs,
+                num_outputs,
+                (3, 3),
                 padding="VALID",
                 use_bias=False,
                 kernel_init=normal,

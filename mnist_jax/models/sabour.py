@@ -31,7 +31,9 @@ class SabourTrunk(nnx.Module):
         self.primary_factor = primary_factor
         self.num_places = ((image_side - 15) // 2) ** 2
         self.conv1 = nnx.Conv(
-            *(1, 256, (9, 9)),
+            1,
+            256,
+            (9, 9),
             padding="VALID",
             kernel_init=_truncated_normal(0.05),
             bias_init=jax.nn.initializers.constant(0.1),
@@ -39,7 +41,9 @@ class SabourTrunk(nnx.Module):
             rngs=rngs,
         )
         self.primary_conv = nnx.Conv(
-            *(256, PRIMARY_TYPES * PRIMARY_DIMS, (9, 9)),
+            256,
+            PRIMARY_TYPES * PRIMARY_DIMS,
+            (9, 9),
             strides=2,
             padding="VALID",
             use_bias=False,
