@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Integer
 
+from mnist_jax.errors import UserError
 from mnist_jax.models import layers
 from mnist_jax.models.capsules import (
     Decoder,
@@ -105,6 +106,14 @@ class SabourCapsNet(SabourTrunk):
             stop_routing_gradient: see `dynamic_routing`.
             dtype: of the convolutions; capsules and routing are float32.
         """
+        if not 1 <= routing_iterations <= 10:
+            raise UserError(
+                f"network.routing_iterations is {routing_iterations!r}, but must be from 1 to 10"
+            )
+        if not 0 < primary_factor <= 1:
+            raise UserError(
+                f"network.primary_factor is {primary_factor!r}, but must be above 0 and at most 1"
+            )
         super().__init__(
             image_side=image_side, primary_factor=primary_factor, dtype=dtype, rngs=rngs
         )
