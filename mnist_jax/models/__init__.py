@@ -3,7 +3,7 @@
 Every network is a `flax.nnx.Module` with the same face:
 
 * `Network(num_classes=..., image_mean=..., image_std=..., image_side=..., rngs=...)` builds it;
-  `Network.choices` names what else a recipe can tell it; `dtype=...` is the precision its layers
+  a recipe's `network` holds further arguments; `dtype=...` is the precision its layers
   compute in, routing and outputs apart, which are float32 as the weights;
 * `network(images, rngs=None)` maps grey levels in 0..1, `[batch, side, side, 1]`, to the outputs
   that its losses take; dropout runs only where `rngs` is given, so the exported graph holds none;

@@ -20,7 +20,6 @@ class CNN(nnx.Module):
     """
 
     criteria = ("nll", "mse")
-    choices = ()
     needs_transpose = False
 
     def __init__(

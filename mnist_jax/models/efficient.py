@@ -84,7 +84,6 @@ class EfficientCapsNet(EfficientTrunk):
     """
 
     criteria = ("capsule_loss_v1",)
-    choices = ()
     needs_transpose = True
 
     def __init__(
@@ -161,7 +160,6 @@ class EfficientCNN(EfficientTrunk):
     """
 
     criteria = ("nll", "mse")
-    choices = ()
     needs_transpose = True
 
     def __init__(

@@ -23,7 +23,6 @@ class HVCCapsNet(nnx.Module):
     """
 
     criteria = ("nll", "mse")
-    choices = ()
     needs_transpose = True
 
     def __init__(

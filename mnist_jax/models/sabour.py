@@ -77,7 +77,6 @@ class SabourCapsNet(SabourTrunk):
     """
 
     criteria = ("capsule_loss_v1",)
-    choices = ("routing_iterations", "primary_factor", "has_class_biases", "stop_routing_gradient")
     needs_transpose = True
 
     def __init__(
@@ -172,7 +171,6 @@ class SabourCNN(SabourTrunk):
     """
 
     criteria = ("nll", "mse")
-    choices = ()
     needs_transpose = True
 
     def __init__(

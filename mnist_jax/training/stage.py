@@ -46,7 +46,7 @@ def build_model(
         image_mean=dataset.image_mean,
         image_std=dataset.image_std,
         image_side=config["image_side"],
-        **{key: config[key] for key in network.choices},
+        **config["network"],
         rngs=nnx.Rngs(params=make_streams(config["seed"]).init),
         dtype=compute_dtype,
     )
