@@ -25,11 +25,11 @@ from mnist_jax.training.step import make_streams, no_progress, shuffled
 
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},
-    "primary factor 1, as in the paper": {"primary_factor": 1.0},
+    "primary factor 1, as in the paper": {"network": {"primary_factor": 1.0}},
     "reconstruction weight 0.01, as in the code": {"reconstruction_weight": 0.01},
-    "no biases of class capsules, as in the paper": {"has_class_biases": False},
-    "gradient of the last iteration alone": {"stop_routing_gradient": True},
-    "1 routing iteration": {"routing_iterations": 1},
+    "no biases of class capsules, as in the paper": {"network": {"has_class_biases": False}},
+    "gradient of the last iteration alone": {"network": {"stop_routing_gradient": True}},
+    "1 routing iteration": {"network": {"routing_iterations": 1}},
 }
 NUM_TRAIN, NUM_VALIDATION, BATCH_SIZE, EPOCHS = 1_600, 1_000, 40, 4
 

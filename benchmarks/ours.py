@@ -39,10 +39,8 @@ def recipe(name: str = "", **changes: Any) -> dict[str, Any]:
     """Returns the keys of `configs/NAME.py`, or the defaults, with some of them changed."""
     if not name:
         return config_module.default().to_dict() | changes
-    namespace: dict[str, Any] = {}
     path = Path(__file__).parents[1] / "configs" / f"{name}.py"
-    exec(compile(path.read_text(), path, "exec"), namespace)
-    return namespace["get_config"]().to_dict() | changes
+    return config_module.load_recipe(path).to_dict() | changes
 
 
 def random_data(num_images: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from dotenv import dotenv_values
 from rich.console import Console
 
-from mnist_jax import config as config_module
+from mnist_jax import flags
 from mnist_jax.command import run_as_program
 from mnist_jax.errors import StoppedError, UserError
 from mnist_jax.run import log
@@ -20,9 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     phases = Phases()
     try:
         environment = {**env_file(), **os.environ}
-        config = config_module.parse(arguments, environment, datetime.now())
+        config = flags.parse(arguments, environment, datetime.now())
         if config is None:
-            print(config_module.help_text())
+            print(flags.help_text())
             return 0
         console = Console(quiet=config["quiet"])
         with log.to_terminal(console):

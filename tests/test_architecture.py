@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ORDER = [
     {"errors"},
     {"files", "command", "config"},
-    {"run"},
+    {"run", "flags"},
     {"data"},
     {"models", "export"},
     {"training"},
@@ -37,7 +37,7 @@ SOLE_IMPORTERS = {
     "onnxruntime": {"export", "release"},
     "matplotlib": {"card"},
     "tensorflow_datasets": {"data"},
-    "absl": {"config", "data"},
+    "absl": {"flags", "data"},
     "flax": {"models", "export", "training", "release", "studies", "pipeline"},
     "tensorflow": set(),
     "pickle": set(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_jax import config
+from mnist_jax import flags
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,7 +39,7 @@ def test_every_command_exists_and_its_flags_are_understood(command, monkeypatch)
     program, *arguments = shlex.split(command)
     assert (ROOT / program).stat().st_mode & 0o111, f"{program} cannot be executed"
     if program == "scripts/train":
-        config.parse(arguments, {}, datetime.now())  # raises on any mistake
+        flags.parse(arguments, {}, datetime.now())  # raises on any mistake
 
 
 def test_the_first_two_commands_are_the_two_promised():
@@ -56,7 +56,7 @@ def test_every_link_to_a_file_leads_somewhere():
 
 
 def test_every_flag_of_the_readme_is_a_flag():
-    known = {flag.key for flag in config.FLAGS} | {"config", "help", "host", "gpu"}
+    known = {flag.name for flag in flags.FLAGS} | {"config", "help", "host", "gpu"}
     for name in re.findall(r"`--([a-z_-]+)", README):
         assert name.replace("-", "_") in known, name
 

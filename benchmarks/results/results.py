@@ -4,13 +4,12 @@
 without the runs. Published numbers stand in `docs/published.json`, with their sources.
 """
 
-import importlib.util
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.config import PLACES, default
+from mnist_jax.config import Changes, default, keys_that_change, load_recipe
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
 from mnist_jax.run import folder as run_folder
@@ -20,10 +19,9 @@ MULTI_MNIST = "logs/multi_mnist.json"
 SEEDS = "logs/seeds.json"  # of a run with several seeds
 # Keys of a configuration that tell nothing about how the network was trained.
 NOT_TRAINING = (
-    *PLACES,
-    *("seed", "num_seeds", "export_format", "skip_visualizations", "skip_export"),
-    *("min_test_accuracy", "min_per_class_accuracy"),
-    *("max_model_size_mb", "max_inference_time_ms"),
+    *keys_that_change(Changes.PLACE, Changes.OUTPUT, Changes.VERDICT),
+    "seed",
+    "num_seeds",
 )
 TEST_DATA = {"mnist_v1": "MNIST", "fashion_mnist_v1": "Fashion-MNIST", "kmnist_v1": "KMNIST"}
 TEST_DATA |= {"digits_v1": "Embedded digits"}
@@ -116,10 +114,10 @@ def with_recipes(rows: Iterable[Mapping[str, Any]], recipes_dir: Path) -> list[d
     nearest is of the same network, of the same data, and has the fewest keys to change, in this
     order; `changes` are these, as the run had them. A key newer than the run has its default.
     """
-    recipes = {path.name: _load(path) for path in sorted(recipes_dir.glob("*.py"))}
+    recipes = {path.name: load_recipe(path).to_dict() for path in sorted(recipes_dir.glob("*.py"))}
     found = []
     for row in rows:
-        config = {**default(), **row["config"]}
+        config = {**default().to_dict(), **row["config"]}
         differences = {
             name: {
                 key: config[key]
@@ -138,21 +136,12 @@ def with_recipes(rows: Iterable[Mapping[str, Any]], recipes_dir: Path) -> list[d
     return sorted(found, key=_order)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} cannot be loaded; it is no recipe")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().to_dict()
-
-
 def merge(known: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds new rows; one of the same configuration and machine takes the older one's place."""
 
     def identity(row):
         # With the defaults: what a newer key does by default, an older run has done without it.
-        config = {**default(), **row["config"]}
+        config = {**default().to_dict(), **row["config"]}
         trained = sorted((key, config[key]) for key in config if key not in NOT_TRAINING)
         return row["kind"], str(trained), row["machine"], row["seed"]
 

@@ -10,15 +10,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mnist_jax.config import PLACES, default
+from mnist_jax.config import Changes, default, keys_that_change
 from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.files import read_json, write_text
 from mnist_jax.release.criteria import show_measured, show_rule, wilson
 from mnist_jax.training import seeds
 
 HUB_IDS = {"mnist_v1": "ylecun/mnist", "fashion_mnist_v1": "zalando-datasets/fashion_mnist"}
-# What is made of the trained model; a later export of the same run can choose otherwise.
-ABOUT_OUTPUT = ("export_format", "skip_export", "skip_visualizations")
 # What a model that knows only one data set cannot do.
 LIMITATIONS = {
     "digits_v1": """The digits were scanned at 8 x 8 pixels and are enlarged, smoother than a real
@@ -367,7 +365,7 @@ def _command(config: dict) -> str:
     arguments = [
         f"--config.{key}={shlex.quote(str(value))}"
         for key, value in config.items()
-        if key not in PLACES and key not in ABOUT_OUTPUT
+        if key not in keys_that_change(Changes.PLACE, Changes.OUTPUT)
     ]
     return " \\\n  ".join(["scripts/train", *arguments])
 

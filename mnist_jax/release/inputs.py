@@ -10,6 +10,7 @@ from mnist_jax import data
 from mnist_jax.data import Dataset
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
+from mnist_jax.flags import expand_home
 from mnist_jax.run import paths
 from mnist_jax.run.paths import EXPORTED
 
@@ -20,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         ("data", "where prepared data is kept; as in the run, unless given"),
         ("manual", "folder with the raw published files; as in the run, unless given"),
     ):
-        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", type=expand_home, help=meaning)
 
 
 def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset:

@@ -27,8 +27,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from rich.console import Console
 
-from mnist_jax import config as config_module
-from mnist_jax import data, pipeline
+from mnist_jax import data, flags, pipeline
 from mnist_jax.data import Split
 from mnist_jax.errors import StoppedError, UserError
 from mnist_jax.export import onnx
@@ -297,9 +296,9 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 where file and network agree, 1 where they do not, 2 on a mistake."""
     try:
         environment = {**env_file(), **os.environ}
-        config = config_module.parse(arguments, environment, datetime.now())
+        config = flags.parse(arguments, environment, datetime.now())
         if config is None:
-            print(__doc__)
+            print(f"{__doc__}\n{flags.help_text()}")
             return 0
         console = Console(quiet=config["quiet"])
         with log_module.to_terminal(console):

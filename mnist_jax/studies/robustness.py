@@ -148,8 +148,12 @@ def main(arguments: Sequence[str]) -> int:
         help="folders of measured runs, drawn into the same picture",
     )
     parser.add_argument("--num-images", "--num_images", type=int, help="only the first so many")
-    parser.add_argument("--data-dir", "--data_dir", help="as in the run, unless given")
-    parser.add_argument("--manual-dir", "--manual_dir", help="as in the run, unless given")
+    parser.add_argument(
+        "--data-dir", "--data_dir", type=expand_home, help="as in the run, unless given"
+    )
+    parser.add_argument(
+        "--manual-dir", "--manual_dir", type=expand_home, help="as in the run, unless given"
+    )
     return command.run(parser, arguments, _act)
 
 

@@ -12,6 +12,7 @@ from benchmarks.results import document as results_document
 from benchmarks.results import results
 from mnist_jax import config
 from mnist_jax.files import read_json
+from mnist_jax.flags import parse
 
 ROOT = Path(__file__).parents[2]
 ROWS = results.with_recipes(read_json(reproduce.RESULTS)["rows"], reproduce.RECIPES)
@@ -66,7 +67,7 @@ def test_recipes_quote_the_accuracy_that_was_measured():
 def test_every_published_number_names_its_source_and_a_model_that_is_here():
     for name, numbers in read_json(reproduce.PUBLISHED).items():
         model_id, dataset_id = name.split(" on ")
-        assert model_id in config.MODEL_IDS and dataset_id in config.DATASET_IDS
+        assert model_id in config.MODELS and dataset_id in config.DATASET_IDS
         for row in numbers:
             assert set(row) == {"error_percent", "selection", "source"} and all(row.values())
 
@@ -157,7 +158,7 @@ def test_every_training_of_a_plan_has_flags_that_are_understood(what):
 
     plan = reproduce.trainings(what, num_seeds=1)
     for module, *flags in plan.values():
-        settings = config.parse([*flags, "--output-dir=x"], {}, datetime.now())
+        settings = parse([*flags, "--output-dir=x"], {}, datetime.now())
         assert module in ("train", "multi_mnist") and settings is not None
     if what == "all":
         assert set(plan) == {path.stem for path in reproduce.RECIPES.glob("*.py")}

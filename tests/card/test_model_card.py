@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from mnist_jax import config as config_module
+from mnist_jax import flags
 from mnist_jax.card import model_card
 from mnist_jax.errors import UserError, printable
 from mnist_jax.files import write_json
@@ -27,7 +28,7 @@ NASTY = ["a|b", "<b>&`*_x_*`", "two\nlines | [link](http://x)"]
 
 
 def make_config(**changes):
-    config = dict(config_module.default()) | changes
+    config = config_module.default().to_dict() | changes
     return config | {"export_format": list(config["export_format"])}
 
 
@@ -384,7 +385,7 @@ def test_the_command_trains_the_same_model(tmp_path):
     assert not any(key in code for key in about_output)
     program, *arguments = shlex.split(code.replace("\\\n", ""))
     assert program == "scripts/train"
-    parsed = config_module.parse(arguments, {}, datetime(2026, 1, 1))
+    parsed = flags.parse(arguments, {}, datetime(2026, 1, 1))
     assert config_module.config_hash(parsed) == config_module.config_hash(make_config(**changes))
     named = {argument.partition("=")[0].removeprefix("--config.") for argument in arguments}
     assert named == {*config_module.default()} - {*about_output} - {*config_module.PLACES}

@@ -20,7 +20,6 @@ class Tiny(nnx.Module):
     """A dense layer with the face of the networks."""
 
     criteria = ("nll",)
-    choices = ()
 
     def __init__(self, *, num_classes, image_mean, image_std, image_side, rngs, dtype):
         self.dense = nnx.Linear(image_side**2, num_classes, rngs=rngs)
