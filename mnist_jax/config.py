@@ -292,7 +292,8 @@ def validate(config: Mapping[str, Any]) -> None:
         ("augment_id", AUGMENT_IDS),
         ("compute_dtype", COMPUTE_DTYPES),
     ):
-        _require(config[key] in ids, key, config[key], "one of " + ", ".join(ids))
+        is_own = key in ("model_id", "criterion_id") and ":" in config[key]
+        _require(config[key] in ids or is_own, key, config[key], "one of " + ", ".join(ids))
     formats = config["export_format"]
     is_known = len(formats) > 0 and all(name in ("all", *EXPORT_FORMATS) for name in formats)
     _require(is_known, "export_format", formats, "all or some of " + ", ".join(EXPORT_FORMATS))
