@@ -117,7 +117,7 @@ def check_exportable(model: nnx.Module, image_shape: tuple[int, int, int]) -> No
             f"{name} fails on images {images.shape}: {first_line(error)}; it must take "
             "images alone, in evaluation mode"
         ) from error
-    rule = f"{name} must not; a layer (Dropout, BatchNorm) is in training mode, call .eval()"
+    rule = f"{name} must not in evaluation; leave it to layers that .eval() switches, and call it"
     for operation in _operations(jaxpr):
         primitive = operation.primitive.name
         if primitive.startswith(("random_", "threefry", "rng_")):
