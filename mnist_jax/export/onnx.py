@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -72,10 +73,21 @@ def to_bytes(
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     except Exception as error:  # a converter can fail in any way, and all mean the same here
         raise ExportError(
-            f"{type(model).__name__} cannot be exported to ONNX: {first_line(error)}; write the "
-            "layer named there with operations that jax2onnx converts"
+            f"{type(model).__name__} cannot be exported to ONNX: {_operation_at_fault(error)}"
+            f"{first_line(error)}; write the layer named there with operations that jax2onnx "
+            "converts"
         ) from error
     return proto.SerializeToString(deterministic=True)
+
+
+def _operation_at_fault(error: Exception) -> str:
+    """Names the operation that jax2onnx was at, which its own messages seldom do."""
+    name = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        operation = frame.f_locals.get("eqn")
+        if hasattr(operation, "primitive"):
+            name = f"{operation.primitive.name}: "
+    return name
 
 
 class _Identity(nnx.Dropout):
@@ -121,7 +133,7 @@ def check_exportable(model: nnx.Module, image_shape: tuple[int, int, int]) -> No
             f"{name} fails on images {images.shape}: {first_line(error)}; it must take "
             "images alone, in evaluation mode"
         ) from error
-    rule = f"{name} must not; a layer (Dropout, BatchNorm) is in training mode, call .eval()"
+    rule = f"{name} must not in evaluation; leave it to layers that .eval() switches, and call it"
     for operation in _operations(jaxpr):
         primitive = operation.primitive.name
         if primitive.startswith(("random_", "threefry", "rng_")):

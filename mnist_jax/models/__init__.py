@@ -13,6 +13,9 @@ from mnist_jax.errors import UserError, first_line
 from mnist_jax.models.network import images_to_float, output_kind
 from mnist_jax.run import own_code
 
+# What a network returns, by the kind of its outputs.
+RULES = {"logits": "[batch, classes]", "capsules": "[batch, classes, dims]"}
+
 
 def find(model_id: str) -> type[nnx.Module]:
     """Returns the class of a network.
@@ -21,7 +24,8 @@ def find(model_id: str) -> type[nnx.Module]:
         model_id: a key of `config.MODELS`, or a reference to the user's own.
 
     Raises:
-        UserError: there is no such class, or it is not a `flax.nnx.Module`.
+        UserError: there is no such class, it is not a `flax.nnx.Module`, or its outputs are of no
+            known kind.
     """
     network = own_code.load(MODELS.get(model_id, model_id), "model_id")
     if not (isinstance(network, type) and issubclass(network, nnx.Module)):
@@ -29,6 +33,9 @@ def find(model_id: str) -> type[nnx.Module]:
             f"model_id names {model_id}, which is not a class derived from flax.nnx.Module; "
             "write the network as one"
         )
+    kind = getattr(network, "outputs", "logits")
+    if kind not in RULES:
+        raise UserError(f"{model_id}.outputs is {kind!r}, but must be {' or '.join(RULES)}")
     return network
 
 
@@ -136,15 +143,12 @@ def check(
             "float32 [batch, side, side, channels]"
         ) from error
     kind = output_kind(model)
-    rule = {"logits": "[batch, classes]", "capsules": "[batch, classes, dims]"}
-    if kind not in rule:
-        raise UserError(f"{model_id}.outputs is {kind!r}, but must be {' or '.join(rule)}")
     shape = getattr(outputs, "shape", ())
     num_axes = 2 if kind == "logits" else 3
     if len(shape) != num_axes or shape[:2] != (2, num_classes):
         raise UserError(
             f"{model_id} returns {shape or type(outputs).__name__} for two "
-            f"images of {num_classes} classes, but must return {kind} {rule[kind]}; change its "
+            f"images of {num_classes} classes, but must return {kind} {RULES[kind]}; change its "
             "last layer"
         )
     if outputs.dtype != jnp.float32:

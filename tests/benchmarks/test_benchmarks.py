@@ -110,7 +110,7 @@ def test_the_report_holds_the_figures_the_machine_and_a_picture(tmp_path, measur
 def test_the_peer_has_the_same_function_as_our_network():
     torch = pytest.importorskip("torch", reason="the extra `bench` is not installed")
     from benchmarks import ours, peers
-    from mnist_jax.models.network import take_apart
+    from mnist_jax.models.network import scores, take_apart
     from mnist_jax.pipeline import build_model
 
     model = build_model(ours.recipe(), ours.DATASET)
@@ -119,4 +119,4 @@ def test_the_peer_has_the_same_function_as_our_network():
     with torch.inference_mode():
         theirs = network(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
     assert sum(weight.numel() for weight in network.parameters()) == 1_199_882
-    np.testing.assert_allclose(nnx.jit(type(model).scores)(model, images), theirs, atol=1e-5)
+    np.testing.assert_allclose(nnx.jit(scores)(model, images), theirs, atol=1e-5)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mnist_jax import reproduce_release
+from mnist_jax import rerun
 
 SECRET = "hunter2-Tr0ub4dor"
 ROOT = Path(__file__).parents[2]
 # Small and short, but the whole way: three epochs that are saved, every format, plots and card.
 FLAGS = (
+    f"--model-id={Path(__file__).with_name('small.py')}:SmallNetwork",
     *("-q", "--dataset-id=digits_v1", "--batch-size=64", "--epochs=3"),
     *("--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--max-inference-time-ms=10000"),
 )
@@ -159,7 +160,7 @@ def assert_same(whole):
     """Holds a run against the undisturbed one: every byte, every file, and nothing left over."""
 
     def check(folder, run="run", data="data"):
-        rows = reproduce_release.compare(whole / "run", folder / run)
+        rows = rerun.compare(whole / "run", folder / run)
         assert len(rows) > 10
         assert [row for row in rows if row.then != row.now or row.then is None] == []
         assert everything_in(folder / run) == everything_in(whole / "run")

@@ -2,8 +2,8 @@
 
 Importing JAX and its like takes longer than a small run does. This process imports them once, then
 forks for every request, before any backend is started. A run is otherwise the real one: a process
-of its own, in which the program's `main` is called with a command line; but the network is a small
-one, and the latency is measured for an instant.
+of its own, in which the program's `main` is called with a command line; but the latency is measured
+for an instant.
 
 A line of JSON on standard input is a request; `conftest.py` writes them.
 """
@@ -17,15 +17,9 @@ import sys
 import time
 import traceback
 
-import jax.numpy as jnp
-from flax import nnx
-
 from mnist_jax import command, train
 from mnist_jax import rerun as reproduce_release
 from mnist_jax.data import digits  # noqa: F401
-from mnist_jax.models import MODELS
-from mnist_jax.models.cnn import CNN
-from mnist_jax.models.layers.dropout import dropout
 from mnist_jax.release import latency
 
 # What Python tells of files; what orbax does in C++ is not among it, so runs are killed by the
@@ -102,28 +96,7 @@ def serve() -> None:
         print(answer, file=answers, flush=True)
 
 
-class SmallNetwork(CNN):
-    """In place of the CNN, whose training would be most of the time."""
-
-    needs_transpose = True
-
-    def __init__(self, *, num_classes, image_mean, image_std, rngs, image_side=28, **_):
-        self.image_side = image_side
-        self.image_mean = nnx.Variable(jnp.float32(image_mean))
-        self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.dense1 = nnx.Linear(image_side**2, 32, rngs=rngs)
-        self.dense2 = nnx.Linear(32, num_classes, rngs=rngs)
-
-    def __call__(self, images, rngs=None):
-        x = (images - self.image_mean[...]) / self.image_std[...]
-        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
-        if rngs is not None:
-            x = dropout(x, 0.25, rngs.dropout())
-        return self.dense2(x)
-
-
 if __name__ == "__main__":
-    MODELS["mnist_cnn_v1"] = SmallNetwork
     latency.WARM_UP_S = latency.WINDOW_S = latency.MAX_MEASURING_S = 0.01
     serve()
     os._exit(0)  # an orderly exit takes seconds

@@ -26,7 +26,7 @@ STAGES = {  # by the last line of the log
     "training": "epoch",
     "epoch": "epoch",
     "time:": "end",
-    "going on after": "epoch",
+    "resuming after": "epoch",
     "keeping epoch": "released weights, evaluation",
     "test accuracy": "export",
     "verifying": "verification, card, end",
@@ -131,7 +131,7 @@ def test_a_signal_within_an_epoch_loses_no_step(server, tmp_path, number, status
     assert "stopping after step" in log.read_text()
     (folders[1] / "out").unlink()
     assert server.run(folders[1], *flags) == 0
-    assert "going on after step" in log.read_text()
+    assert "resuming after step" in log.read_text()
     rows = reproduce_release.compare(*(folder / "run" for folder in folders))
     assert [row for row in rows if row.then != row.now or row.then is None] == []
 

@@ -10,14 +10,14 @@ from mnist_jax.export import stablehlo
 
 @pytest.fixture(scope="module")
 def data(cnn):
-    return stablehlo.to_bytes(cnn)
+    return stablehlo.to_bytes(cnn, (28, 28, 1))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_the_program_computes_what_the_network_does(cnn, data, batch_size):
     images = jax.random.uniform(jax.random.key(0), (batch_size, 28, 28, 1))
     scores = stablehlo.from_bytes(data)(images.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(scores, cnn.scores(images), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores, scores(cnn, images), rtol=0, atol=1e-6)
 
 
 def test_it_declares_the_interface_of_the_onnx_file(data):
@@ -35,5 +35,5 @@ def test_no_path_of_this_machine_is_in_the_file(data):
 
 def test_the_setting_that_leaves_paths_out_is_put_back(cnn):
     before = jax.config.values["jax_traceback_in_locations_limit"]
-    stablehlo.to_bytes(cnn)
+    stablehlo.to_bytes(cnn, (28, 28, 1))
     assert jax.config.values["jax_traceback_in_locations_limit"] == before != 0

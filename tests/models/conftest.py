@@ -125,7 +125,9 @@ def build() -> Callable[[type], Any]:
 
     @cache
     def build_once(network):
-        return network(num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0))
+        model = network(num_classes=10, rngs=nnx.Rngs(0))
+        model.eval()
+        return model
 
     return build_once
 
@@ -139,11 +141,11 @@ def compiled() -> Callable[..., Any]:
     """
 
     def compiled(model, function):
-        graphdef, params, model_state = take_apart(model)
+        structure, params, model_state = take_apart(model)
 
         @jax.jit
         def run(params, model_state, *arrays):
-            network = rebuild(graphdef, params, model_state)
+            network = rebuild(structure, params, model_state)
             return function(network, *arrays), take_apart(network)[2]
 
         return partial(run, params, model_state)
@@ -156,10 +158,10 @@ def rebuild_with() -> Callable[..., Any]:
     """Builds a network that is made with other arguments but has the given one's weights."""
 
     def rebuild_with(model, **arguments):
-        arguments = {"num_classes": 10, "image_mean": 0.13, "image_std": 0.31, **arguments}
+        arguments = {"num_classes": 10, **arguments}
         other = nnx.eval_shape(lambda: type(model)(**arguments, rngs=nnx.Rngs(0)))
         _, params, model_state = take_apart(model)
-        return rebuild(nnx.split(other)[0], params, model_state)
+        return rebuild(take_apart(other)[0], params, model_state)
 
     return rebuild_with
 
@@ -170,13 +172,13 @@ def shake() -> Callable[[Any], Any]:
 
     def shake(model):
         random = np.random.default_rng(0)
-        graphdef, params, model_state = take_apart(model)
+        structure, params, model_state = take_apart(model)
         params = jax.tree.map(
             lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), params
         )
         model_state = jax.tree.map(
             lambda leaf: leaf + random.random(leaf.shape, np.float32), model_state
         )
-        return rebuild(graphdef, params, model_state)
+        return rebuild(structure, params, model_state)
 
     return shake

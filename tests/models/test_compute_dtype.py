@@ -9,66 +9,60 @@ from flax import nnx
 
 from mnist_jax import models
 from mnist_jax.config import MODELS
-from mnist_jax.models import network as network_module
-from mnist_jax.training import state as state_module
+from mnist_jax.data import Split
+from mnist_jax.models.network import call_in_training, take_apart
 from mnist_jax.training import losses
-from mnist_jax.training.step import make_streams, make_train_steps, no_progress
+from mnist_jax.training.state import first_state
+from mnist_jax.training.step import StepSettings, make_streams, make_train_steps, no_progress
 
 BATCH_SIZE = 4
 
 
 def build(model_id, dtype):
-    return models.build(model_id, num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0), dtype=dtype
-    )
+    return models.build(model_id, num_classes=10, rngs=nnx.Rngs(0), dtype=dtype)
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def trained(request):
     """The states and losses of a few steps on one batch."""
-    graphdef, params, model_state = network_module.take_apart(build(request.param, "bfloat16"))
+    structure, params, model_state = take_apart(build(request.param, "bfloat16"))
     optimizer = optax.adam(1e-3)
-    steps = make_train_steps(
-        graphdef,
-        optimizer,
-        losses.find(MODELS[request.param).criteria[0]],
-        make_streams(0),
-        batch_size=BATCH_SIZE,
-        augment=None,
-        reconstruction_weight=0.0005,
-        ema_decay=0.0,
-    )
+    criterion = losses.find("nll" if structure.outputs == "logits" else "capsule_loss_v1")
+    settings = StepSettings(batch_size=BATCH_SIZE, reconstruction_weight=0.0005)
+    steps = make_train_steps(structure, optimizer, criterion, settings)
     random = np.random.default_rng(0)
     images = jnp.array(random.integers(0, 256, (BATCH_SIZE, 28, 28), dtype=np.uint8))
     labels = jnp.array(np.arange(BATCH_SIZE, dtype=np.uint8))
-    state, losses = state_module.first_state(params, model_state, optimizer), []
+    split, order, streams = Split(images, labels), jnp.arange(BATCH_SIZE), make_streams(0)
+    state, seen = first_state(params, model_state, optimizer), []
     for _ in range(6):
-        state, progress = steps(state, no_progress(), images, labels, jnp.arange(BATCH_SIZE), 0, 1)
-        losses.append(progress.loss_sum)
-    return state, losses
+        state, progress = steps(streams, state, no_progress(), split, order, 0, 1)
+        seen.append(progress.loss_sum)
+    return state, seen
 
 
 def test_weights_optimizer_and_losses_stay_float32(trained):
-    state, losses = trained
+    state, seen = trained
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-    for leaf in jax.tree.leaves((state.opt_state, state.model_state, losses)):
+    for leaf in jax.tree.leaves((state.opt_state, state.model_state, seen)):
         assert leaf.dtype in (jnp.float32, jnp.int32)
 
 
 def test_it_learns(trained):
-    _, losses = trained
-    assert all(np.isfinite(losses))
-    assert min(losses[3:]) < 0.95 * losses[0]
+    _, seen = trained
+    assert all(np.isfinite(seen))
+    assert min(seen[3:]) < 0.95 * seen[0]
 
 
 @pytest.mark.parametrize("model_id", MODELS)
 def test_layers_compute_in_bfloat16_and_outputs_are_float32(model_id):
     def outputs(dtype):
-        network = nnx.eval_shape(lambda: build(model_id, dtype))
-        graphdef, state = nnx.split(network)
+        structure, *arrays = take_apart(nnx.eval_shape(lambda: build(model_id, dtype)))
         images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+        key = jax.random.key(0)
         return jax.make_jaxpr(
-            lambda state, images: nnx.merge(graphdef, state)(images, nnx.Rngs(dropout=0))
-        )(state, images)
+            lambda arrays, images: call_in_training(structure, *arrays, images, key)[1]
+        )(arrays, images)
 
     plain, half = outputs("float32"), outputs("bfloat16")
     assert "bf16" not in str(plain)

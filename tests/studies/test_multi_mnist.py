@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from mnist_jax.data import Split
 from mnist_jax.studies import multi_mnist
-from mnist_jax.training import losses
+from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
 
 NO_DIGITS = jnp.zeros((2, 1, 36, 36, 1))
 LABELS_3_AND_7 = jnp.array([[3], [7]], jnp.uint8)
@@ -82,7 +82,7 @@ def test_the_margin_loss_of_a_pair_wants_both_capsules_long():
     labels = jnp.array([[3], [7]], jnp.uint8)
     loss = multi_mnist.loss_of_pairs(None, capsules, NO_DIGITS, labels, "capsule_loss_v1", 0.0)
     np.testing.assert_allclose(loss, (0.9 - 0.4) ** 2, rtol=1e-5)
-    single = losses.capsule_loss(capsules, labels[0])
+    single = capsule_loss_v1(capsules, labels[0])
     np.testing.assert_allclose(single, 0.5 * (0.4 - 0.1) ** 2, rtol=1e-5)
 
 
@@ -133,6 +133,6 @@ def test_a_loss_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys
     flags = ["--model-id=mnist_efficient_cnn_v1", "--dataset-id=digits_v1"]
     folders = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}"]
     assert multi_mnist.main([*flags, *folders, "--criterion-id=capsule_loss_v1"]) == 2
-    assert "takes nll or mse" in capsys.readouterr().err
+    assert "use --criterion-id=mse or nll" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert multi_mnist.main(["--help"]) == 0

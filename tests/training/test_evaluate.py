@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from mnist_jax import models
-from mnist_jax.models import network as network_module
+from mnist_jax.data import Split
+from mnist_jax.models import predict
+from mnist_jax.models.network import take_apart
+from mnist_jax.models.predict import Predictor
 from mnist_jax.training import evaluate
 from mnist_jax.training.losses.nll import nll
 
@@ -20,40 +23,29 @@ def network():
     model = models.build(
         "mnist_cnn_v1", num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
     )
-    return network_module.take_apart(model)
+    return take_apart(model)
 
 
 def random_split(num_images, seed=0):
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (num_images, 28, 28), dtype=np.uint8)
-    return images, random.integers(0, 10, num_images, dtype=np.uint8)
+    return Split(images, random.integers(0, 10, num_images, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("batch", [1, 7, 50, 64])
 def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
-    graphdef, params, model_state = network
-    images, labels = random_split(50)
-    whole, whole_losses = evaluate.make_predict(graphdef, nll)(params, model_state, images, labels)
-    monkeypatch.setattr(evaluate, "CPU_BATCH", batch)
-    scores, losses = evaluate.make_predict(graphdef, nll)(params, model_state, images, labels)
+    structure, *arrays = network
+    split = random_split(50)
+    score = evaluate.make_score(Predictor(structure), nll)
+    whole, whole_losses = score(*arrays, split)
+    monkeypatch.setattr(predict, "CPU_BATCH", batch)
+    scores, losses = score(*arrays, split)
     assert scores.shape == (50, 10)
     assert losses.shape == (50,)
     np.testing.assert_allclose(scores, whole, atol=1e-6)
     np.testing.assert_allclose(losses, whole_losses, rtol=1e-4)
-    first, second = (evaluate.summarise(some, losses, labels) for some in (scores, whole))
+    first, second = (evaluate.summarise(some, losses, split.labels) for some in (scores, whole))
     assert first == second
-
-
-def test_a_short_batch_is_filled_up_with_zeros_behind_it():
-    """So that one shape is compiled, whatever the size of the split."""
-    random = np.random.default_rng(0)
-    images, labels = random.integers(1, 9, (2, 3, 4)), random.integers(1, 9, 2)
-    for rows in (images, labels):
-        filled = evaluate._filled(rows, 5)
-        assert filled.shape == (5, *rows.shape[1:])
-        np.testing.assert_array_equal(filled[:2], rows)
-        assert not filled[2:].any()
-        assert evaluate._filled(rows, 2) is rows
 
 
 def test_a_summary_is_counts_accuracy_and_mean_loss():

@@ -10,16 +10,20 @@ from rich.console import Console
 from mnist_jax import command, models
 from mnist_jax.data import Split
 from mnist_jax.errors import Terminated, UserError
-from mnist_jax.models import network as network_module
+from mnist_jax.models.network import take_apart
+from mnist_jax.models.predict import Predictor
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.training import fit as fit_module
-from mnist_jax.training import state as state_module
 from mnist_jax.training.augment import make_augment
 from mnist_jax.training.checkpoint import TrainingCheckpoints, load_released, save_released
-from mnist_jax.training.evaluate import make_predict
+from mnist_jax.training.evaluate import make_score, summarise
+from mnist_jax.training.fit import Functions, Outputs
 from mnist_jax.training.losses.nll import nll
 from mnist_jax.training.optimizers import make_optimizer
-from mnist_jax.training.step import make_streams, make_train_steps
+from mnist_jax.training.reporter import Reporter
+from mnist_jax.training.signals import deferred
+from mnist_jax.training.state import first_state
+from mnist_jax.training.step import StepSettings, make_streams, make_train_steps, shuffled
 
 
 def stripes(num_images, seed):
@@ -41,46 +45,49 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
         num_classes=10,
         image_mean=0.2,
         image_std=0.3,
-        rngs=nnx.Rngs(params=streams.init),
+        rngs=nnx.Rngs(params=streams.init, dropout=streams.dropout),
     )
-    graphdef, params, model_state = network_module.take_apart(model)
+    structure, params, model_state = take_apart(model)
     schedule = optax.constant_schedule(learning_rate)
     optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
-    steps = make_train_steps(
-        graphdef,
-        optimizer,
-        nll,
-        streams,
+    settings = StepSettings(
         batch_size=16,
         augment=make_augment("shift_and_rotate", max_shift_px=1, max_rotation_degrees=3.0),
-        reconstruction_weight=0.0,
         ema_decay=ema_decay,
     )
+    steps = make_train_steps(structure, optimizer, nll, settings)
+    score = make_score(Predictor(structure), nll)
 
     def train_steps(state, *others):
-        state, progress = steps(state, *others)
+        state, progress = steps(streams, state, *others)
         if signalled_at and int(state.step) >= signalled_at[0]:
             signal.raise_signal(signalled_at[1])
         return state, progress
 
-    with TrainingCheckpoints(folder / "training") as checkpoints:
-        (fitted,) = fit_module.fit(
-            state_module.first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
-            train_steps,
-            make_predict(graphdef, nll),
-            schedule,
-            streams.shuffle,
+    def validate(weights):
+        measured = summarise(*score(*weights, VALIDATION), VALIDATION.labels)
+        return measured["accuracy"], measured["loss"]
+
+    functions = Functions(
+        train_steps=train_steps,
+        order=lambda epoch: shuffled(streams.shuffle, epoch, len(TRAIN.labels)),
+        validate=validate,
+        schedule=schedule,
+    )
+    reporter = Reporter(Console(quiet=True), Phases(), tensorboard=folder / "tensorboard")
+    with (
+        TrainingCheckpoints(folder / "training") as checkpoints,
+        reporter,
+        deferred(is_wanted=True) as stop,
+    ):
+        return fit_module.fit(
+            first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
             TRAIN,
-            VALIDATION,
+            functions,
+            Outputs(checkpoints, reporter, stop),
             epochs=epochs,
             batch_size=16,
-            checkpoints=checkpoints,
-            tensorboard_dirs=[folder / "tensorboard"],
-            label="",
-            console=Console(quiet=True),
-            phases=Phases(),
         )
-    return fitted
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,7 @@ def without_times(history):
 
 
 def arrays(fitted):
-    return fitted.params, fitted.model_state, fitted.last
+    return fitted.best, fitted.last
 
 
 def test_it_learns_and_writes_down_how(uninterrupted):
@@ -140,7 +147,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_trained_twice(
     assert isinstance(stopped.value, Terminated) == (number == signal.SIGTERM)
     resumed = run(tmp_path, 3)
     place = f"epoch {step // 6}" if step % 6 == 0 else f"step {step % 6} of epoch {step // 6 + 1}"
-    assert f"going on after {place}" in caplog.messages
+    assert f"resuming after {place}" in caplog.messages
     assert (f"stopping after {place}" in caplog.messages) == (step % 6 > 0)
     assert without_times(resumed.history) == without_times(whole.history)
     for one, other in zip(
@@ -156,7 +163,7 @@ def test_the_kept_weights_are_the_best_epochs(uninterrupted, tmp_path):
     assert rows[best - 1]["validation_accuracy"] == top
     up_to_best = run(tmp_path, best)
     for one, other in zip(
-        jax.tree.leaves(fitted[:2]), jax.tree.leaves(up_to_best[:2]), strict=True
+        jax.tree.leaves(fitted.best), jax.tree.leaves(up_to_best.best), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
@@ -170,7 +177,7 @@ def test_the_best_epoch_is_by_accuracy_then_loss_then_age(accuracies, losses, be
         {"epoch": epoch, "validation_accuracy": accuracy, "validation_loss": loss}
         for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), start=1)
     ]
-    assert fit_module._best_epoch({"epochs": rows}) == best
+    assert max(rows, key=fit_module.quality)["epoch"] == best
 
 
 def test_a_run_that_diverges_stops_and_names_the_step(tmp_path):
@@ -180,10 +187,10 @@ def test_a_run_that_diverges_stops_and_names_the_step(tmp_path):
 
 def test_released_weights_come_back_bit_for_bit(uninterrupted, tmp_path):
     fitted, _ = uninterrupted
-    save_released(tmp_path, fitted.params, fitted.model_state)
-    params, model_state = load_released(tmp_path, fitted.params, fitted.model_state)
+    save_released(tmp_path, fitted.best.params, fitted.best.model_state)
+    params, model_state = load_released(tmp_path, fitted.best.params, fitted.best.model_state)
     for one, other in zip(
-        jax.tree.leaves((params, model_state)), jax.tree.leaves(fitted[:2]), strict=True
+        jax.tree.leaves((params, model_state)), jax.tree.leaves(fitted.best), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
@@ -191,12 +198,12 @@ def test_released_weights_come_back_bit_for_bit(uninterrupted, tmp_path):
 def test_a_missing_a_damaged_and_a_foreign_checkpoint_are_refused(uninterrupted, tmp_path):
     fitted, _ = uninterrupted
     with pytest.raises(UserError, match="does not exist; name the folder of a finished run"):
-        load_released(tmp_path, fitted.params, fitted.model_state)
-    save_released(tmp_path, fitted.params, fitted.model_state)
+        load_released(tmp_path, fitted.best.params, fitted.best.model_state)
+    save_released(tmp_path, fitted.best.params, fitted.best.model_state)
     with pytest.raises(UserError, match="damaged or of another model"):
-        load_released(tmp_path, {"other": fitted.params["dense1"]}, fitted.model_state)
+        load_released(tmp_path, {"other": fitted.best.params["dense1"]}, fitted.best.model_state)
     for part in (tmp_path / "models" / "checkpoint").rglob("*"):
         if part.is_file() and part.parent.name == "d":
             part.write_bytes(part.read_bytes()[:-40])
     with pytest.raises(UserError, match="cannot be restored"):
-        load_released(tmp_path, fitted.params, fitted.model_state)
+        load_released(tmp_path, fitted.best.params, fitted.best.model_state)

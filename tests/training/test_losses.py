@@ -8,14 +8,13 @@ from hypothesis.extra.numpy import arrays
 
 from mnist_jax.config import CRITERION_IDS
 from mnist_jax.errors import UserError
-from mnist_jax.training.losses import (
-    CRITERIA,
+from mnist_jax.training import losses
+from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
+from mnist_jax.training.losses.mse import mse
+from mnist_jax.training.losses.nll import nll
+from mnist_jax.training.reconstruction import (
     RECONSTRUCTION_WEIGHT_OF_CODE,
     RECONSTRUCTION_WEIGHT_OF_PAPER,
-    capsule_loss,
-    check_criterion,
-    mse,
-    nll,
     reconstruction_loss,
 )
 
@@ -56,13 +55,21 @@ def test_gradients_are_finite_where_the_answer_is_certain_and_wrong(name):
 
 
 def test_every_id_that_the_config_knows_is_there():
-    assert tuple(CRITERIA) == CRITERION_IDS
+    assert set(losses.IDS) == set(CRITERION_IDS)
+    assert [losses.find(name).__name__ for name in losses.IDS] == list(losses.IDS)
 
 
 def test_a_loss_that_does_not_fit_is_refused_with_the_remedy():
-    check_criterion("nll", "mnist_cnn_v1", ("nll", "mse"))
-    with pytest.raises(UserError, match=r"'margin'.*mnist_cnn_v1 takes nll or mse.*--criterion-id"):
-        check_criterion("margin", "mnist_cnn_v1", ("nll", "mse"))
+    losses.check_fit("nll", "mnist_cnn_v1", "logits")
+    losses.check_fit("capsule_loss_v1", "mnist_capsule_v1", "capsules")
+    with pytest.raises(
+        UserError,
+        match=r"'capsule_loss_v1', which takes capsules, but mnist_cnn_v1 gives logits; use "
+        r"--criterion-id=mse or nll",
+    ):
+        losses.check_fit("capsule_loss_v1", "mnist_cnn_v1", "logits")
+    with pytest.raises(UserError, match="use --criterion-id=capsule_loss_v1"):
+        losses.check_fit("mse", "mnist_capsule_v1", "capsules")
 
 
 CAPSULES = arrays(np.float32, (4, 10, 3), elements=st.floats(-1, 1, width=32))
@@ -80,26 +87,26 @@ def test_the_capsule_loss_is_the_margin_loss_of_the_paper(capsules, labels):
             loss += max(0, 0.9 - length) ** 2 if k == label else 0.5 * max(0, length - 0.1) ** 2
         expected.append(loss)
     np.testing.assert_allclose(
-        capsule_loss(jnp.array(capsules), jnp.array(labels)), expected, atol=1e-5
+        capsule_loss_v1(jnp.array(capsules), jnp.array(labels)), expected, atol=1e-5
     )
 
 
 def test_a_capsule_loss_worked_out_by_hand():
     capsules = jnp.array([[[0.4, 0.0], [0.0, 0.6], [0.05, 0.0]]])
-    loss = capsule_loss(capsules, jnp.array([0]))
+    loss = capsule_loss_v1(capsules, jnp.array([0]))
     assert float(loss[0]) == pytest.approx(0.5**2 + 0.5 * 0.5**2)  # squares, and none for 0.05
 
 
 def test_the_capsule_loss_has_a_finite_gradient_at_the_zero_vector():
-    gradient = jax.grad(lambda c: capsule_loss(c, jnp.array([1])).sum())(jnp.zeros((1, 10, 16)))
+    gradient = jax.grad(lambda c: capsule_loss_v1(c, jnp.array([1])).sum())(jnp.zeros((1, 10, 16)))
     assert jnp.isfinite(gradient).all()
-    assert losses.find("capsule_loss_v1") is capsule_loss
+    assert losses.find("capsule_loss_v1") is capsule_loss_v1
 
 
 def test_the_reconstruction_loss_is_a_sum_over_pixels_and_not_a_mean():
     images = jnp.zeros((2, 28, 28, 1))
-    losses = reconstruction_loss(images + jnp.array([0.5, 1.0]).reshape(2, 1, 1, 1), images)
-    np.testing.assert_allclose(losses, [196.0, 784.0])
+    errors = reconstruction_loss(images + jnp.array([0.5, 1.0]).reshape(2, 1, 1, 1), images)
+    np.testing.assert_allclose(errors, [196.0, 784.0])
     # The 0.392 of the reimplementations is on the mean over the 784 pixels.
     assert pytest.approx(0.392) == 784 * RECONSTRUCTION_WEIGHT_OF_PAPER
 
@@ -114,7 +121,7 @@ def test_the_weight_of_the_code_is_that_of_its_loss():
     negative_cost = (1 - is_label) * (logits > -0.4) * (logits + 0.4) ** 2
     of_code = (0.5 * positive_cost + 0.5 * 0.5 * negative_cost).mean()
     of_code += 0.0005 * ((drawn - images) ** 2).sum(axis=(1, 2, 3)).mean()
-    ours = capsule_loss(jnp.array(capsules, jnp.float32), jnp.array(labels))
+    ours = capsule_loss_v1(jnp.array(capsules, jnp.float32), jnp.array(labels))
     ours += RECONSTRUCTION_WEIGHT_OF_CODE * reconstruction_loss(
         jnp.array(drawn, jnp.float32), jnp.array(images, jnp.float32)
     )

@@ -13,7 +13,9 @@ from mnist_jax.errors import UserError
 from mnist_jax.training import processes as distributed
 
 PROGRAM = Path(__file__).parent / "tiny_run.py"
+TINY = Path(__file__).parent / "tiny.py"
 FLAGS = (
+    f"--model-id={TINY}:Tiny",
     *("-q", "--dataset-id=digits_v1", "--batch-size=32", "--epochs=4"),
     *("--skip-export", "--skip-visualizations"),  # never a release: status 1
 )
@@ -66,7 +68,7 @@ def test_two_processes_reach_what_one_does_although_one_was_lost_on_the_way(tmp_
 
     assert run_two(tmp_path, "two") == ((1, 1), [[], []])
     log = (tmp_path / "two" / "pipeline.log").read_text()
-    assert "going on after epoch 3" in log
+    assert "resuming after epoch 3" in log
     assert "on 2 x cpu" in log
     assert not (tmp_path / "none").exists()  # the second process writes nothing
     for one, two in zip(history(tmp_path, "alone"), history(tmp_path, "two"), strict=True):

@@ -5,42 +5,40 @@ import optax
 import pytest
 from flax import nnx
 
-from mnist_jax.models import network as network_module
-from mnist_jax.training import state as state_module
+from mnist_jax.data import Split
+from mnist_jax.models.network import images_to_float, take_apart
 from mnist_jax.training.losses.nll import nll
+from mnist_jax.training.state import first_state
 from mnist_jax.training.step import (
-    images_to_float,
+    StepSettings,
     make_streams,
     make_train_steps,
     no_progress,
     shuffled,
 )
 
+STREAMS = make_streams(0)
+
 
 class Linear(nnx.Module):
-    """The smallest network with the face that `mnist_jax.models` asks for."""
+    """The smallest network, which counts its calls."""
 
     def __init__(self, *, rngs):
         self.dense = nnx.Linear(784, 10, rngs=rngs)
         self.calls = nnx.Variable(jnp.float32(0))
 
-    def __call__(self, images, rngs=None):
+    def __call__(self, images):
         self.calls[...] = self.calls[...] + 1
         return self.dense(images.reshape(images.shape[0], -1))
 
-    def scores_of(self, outputs):
-        return jax.nn.softmax(outputs)
 
-
-def build(**changes):
-    graphdef, params, model_state = network_module.take_apart(Linear(rngs=nnx.Rngs(0)))
+def build(network=Linear, batch_size=8, **changes):
+    structure, params, model_state = take_apart(network(rngs=nnx.Rngs(0)))
+    settings = StepSettings(batch_size=batch_size, **changes)
     optimizer = optax.sgd(0.1)
-    settings = {"augment": None, "reconstruction_weight": 0.0, "ema_decay": 0.0, **changes}
-    steps = make_train_steps(graphdef, optimizer, nll, make_streams(0), batch_size=8, **settings)
-    keeps_average = settings["ema_decay"] > 0
-    return steps, state_module.first_state(
-        params, model_state, optimizer, keeps_average=keeps_average
-    )
+    steps = make_train_steps(structure, optimizer, nll, settings)
+    keeps_average = settings.ema_decay > 0
+    return steps, first_state(params, model_state, optimizer, keeps_average=keeps_average)
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def parts():
 def split():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (32, 28, 28), dtype=np.uint8)
-    return jnp.array(images), jnp.array(random.integers(0, 10, 32, dtype=np.uint8))
+    return Split(jnp.array(images), jnp.array(random.integers(0, 10, 32, dtype=np.uint8)))
 
 
 def test_two_steps_are_gradient_descent_worked_out_in_numpy(parts, split):
@@ -71,7 +69,7 @@ def test_two_steps_are_gradient_descent_worked_out_in_numpy(parts, split):
         error = (probabilities - np.eye(10)[y]) / 8
         gradients = x.T @ error, error.sum(axis=0)
         kernel, bias = kernel - 0.1 * gradients[0], bias - 0.1 * gradients[1]
-    state, progress = steps(state, no_progress(), images, labels, jnp.array(order), 0, 2)
+    state, progress = steps(STREAMS, state, no_progress(), split, jnp.array(order), 0, 2)
     np.testing.assert_allclose(state.params["dense"]["kernel"], kernel, atol=1e-5)
     np.testing.assert_allclose(state.params["dense"]["bias"], bias, atol=1e-5)
     assert int(state.step) == 2
@@ -85,17 +83,17 @@ def test_two_steps_are_gradient_descent_worked_out_in_numpy(parts, split):
 
 def test_what_a_network_keeps_besides_its_parameters_is_carried_on(parts, split):
     steps, state = parts
-    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 4)
+    state, _ = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 4)
     assert float(state.model_state["calls"]) == 4
 
 
 def test_steps_taken_in_parts_are_the_same_steps(parts, split):
     steps, state = parts
     copy = jax.tree.map(jnp.copy, state)
-    order = shuffled(make_streams(0).shuffle, 1, 32)
-    whole, progress = steps(state, no_progress(), *split, order, 0, 4)
-    part, progress_in_parts = steps(copy, no_progress(), *split, order, 0, 1)
-    part, progress_in_parts = steps(part, progress_in_parts, *split, order, 1, 3)
+    order = shuffled(STREAMS.shuffle, 1, 32)
+    whole, progress = steps(STREAMS, state, no_progress(), split, order, 0, 4)
+    part, progress_in_parts = steps(STREAMS, copy, no_progress(), split, order, 0, 1)
+    part, progress_in_parts = steps(STREAMS, part, progress_in_parts, split, order, 1, 3)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
         np.testing.assert_array_equal(one, other)
     assert progress == progress_in_parts
@@ -104,11 +102,11 @@ def test_steps_taken_in_parts_are_the_same_steps(parts, split):
 def test_steps_in_one_dispatch_are_the_same_steps(parts, split, monkeypatch):
     steps, state = parts
     copy = jax.tree.map(jnp.copy, state)
-    order = shuffled(make_streams(0).shuffle, 1, 32)
-    one_by_one, progress = steps(state, no_progress(), *split, order, 1, 3)
+    order = shuffled(STREAMS.shuffle, 1, 32)
+    one_by_one, progress = steps(STREAMS, state, no_progress(), split, order, 1, 3)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # the loop that a GPU would run
     in_one_dispatch, _ = build()
-    at_once, progress_at_once = in_one_dispatch(copy, no_progress(), *split, order, 1, 3)
+    at_once, progress_at_once = in_one_dispatch(STREAMS, copy, no_progress(), split, order, 1, 3)
     for one, other in zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     assert int(progress.num_correct) == int(progress_at_once.num_correct)
@@ -124,10 +122,10 @@ def test_the_average_of_the_weights_is_kept_beside_them(parts, split):
     plain_steps, plain = parts
     expected, total = 0.0, 0.0
     for batch in range(4):
-        plain, _ = plain_steps(plain, no_progress(), *split, jnp.arange(32), batch, 1)
+        plain, _ = plain_steps(STREAMS, plain, no_progress(), split, jnp.arange(32), batch, 1)
         kernel = np.asarray(plain.params["dense"]["kernel"], np.float64)
         expected, total = 0.9 * expected + kernel, 0.9 * total + 1
-    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 4)
+    state, _ = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 4)
     np.testing.assert_allclose(state.weights["dense"]["kernel"], expected / total, atol=1e-6)
     np.testing.assert_array_equal(state.params["dense"]["kernel"], plain.params["dense"]["kernel"])
     assert plain.weights is plain.params
@@ -142,7 +140,7 @@ def test_augmentation_changes_what_is_trained_on_and_is_keyed_by_the_step(split)
 
     steps, state = build(augment=blacken)
     before = np.asarray(state.params["dense"]["kernel"])
-    state, _ = steps(state, no_progress(), *split, jnp.arange(32), 0, 2)
+    state, _ = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 2)
     assert seen
     # Black images: the kernel gets no gradient, the bias does.
     np.testing.assert_array_equal(state.params["dense"]["kernel"], before)
@@ -157,42 +155,27 @@ class Drawing(Linear):
 
 
 def test_the_reconstruction_error_is_added_with_its_weight(split):
-    images, labels = split
-    graphdef, params, model_state = network_module.take_apart(Drawing(rngs=nnx.Rngs(0)))
-    optimizer = optax.sgd(0.1)
     sums = []
     for weight in (0.0, 0.01):
-        steps = make_train_steps(
-            graphdef,
-            optimizer,
-            nll,
-            make_streams(0),
-            batch_size=32,
-            augment=None,
-            reconstruction_weight=weight,
-            ema_decay=0.0,
-        )
-        state = state_module.first_state(*jax.tree.map(jnp.copy, (params, model_state)), optimizer)
-        _, progress = steps(state, no_progress(), images, labels, jnp.arange(32), 0, 1)
+        steps, state = build(Drawing, batch_size=32, reconstruction_weight=weight)
+        _, progress = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 1)
         sums.append(float(progress.loss_sum))
-    squared_error = ((np.asarray(images) / 255 - 0.5) ** 2).sum()
+    squared_error = ((np.asarray(split.images) / 255 - 0.5) ** 2).sum()
     assert sums[1] - sums[0] == pytest.approx(0.01 * squared_error, rel=1e-4)
 
 
 def test_the_first_step_that_is_not_finite_is_named(parts, split):
     steps, state = parts
-    images, labels = split
-    state, progress = steps(state, no_progress(), images, labels, jnp.arange(32), 0, 2)
+    state, progress = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 2)
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
-    _, progress = steps(
-        state._replace(params=broken), progress, images, labels, jnp.arange(32), 2, 2
-    )
+    state = state._replace(params=broken)
+    _, progress = steps(STREAMS, state, progress, split, jnp.arange(32), 2, 2)
     assert int(progress.first_bad_loss) == 3
     assert int(progress.first_bad_gradient) == 3
 
 
 def test_an_epoch_is_a_permutation_that_its_number_decides():
-    key = make_streams(0).shuffle
+    key = STREAMS.shuffle
     first, again, second = (np.asarray(shuffled(key, epoch, 100)) for epoch in (1, 1, 2))
     assert sorted(first) == list(range(100))
     assert (first == again).all()

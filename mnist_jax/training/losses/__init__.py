@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, first_line
 from mnist_jax.models.network import OutputKind
 from mnist_jax.run import own_code
 
@@ -37,15 +39,43 @@ def takes(criterion: Criterion) -> OutputKind:
 
 
 def check_fit(criterion_id: str, model_id: str, outputs: OutputKind) -> None:
-    """Refuses a loss that does not take what a network gives.
+    """Refuses a loss that does not take what a network gives, or does not give losses for it.
 
     Raises:
-        UserError: it takes another kind of outputs.
+        UserError: it takes another kind of outputs, fails on two examples, or gives something else
+            than a finite float for each.
     """
-    taken = takes(find(criterion_id))
+    criterion = find(criterion_id)
+    taken = takes(criterion)
     if taken != outputs:
         fitting = [other for other in IDS if takes(find(other)) == outputs]
         raise UserError(
             f"criterion_id is {criterion_id!r}, which takes {taken}, but {model_id} gives "
             f"{outputs}; use --criterion-id={' or '.join(fitting)}"
         )
+    if own_code.is_reference(criterion_id):
+        _check_losses(criterion, criterion_id, taken)
+
+
+def _check_losses(criterion: Criterion, criterion_id: str, taken: OutputKind) -> None:
+    """Tries a loss of the user's own on two examples of two classes."""
+    shape = (2, 2) if taken == "logits" else (2, 2, 4)
+    with jax.ensure_compile_time_eval():  # the network may be built while JAX traces
+        try:
+            found = criterion(jnp.full(shape, 0.5), jnp.array([0, 1], jnp.uint8))
+        except Exception as error:  # the user's code can raise anything
+            raise UserError(
+                f"{criterion_id} fails on {taken} {list(shape)} and two labels "
+                f"({first_line(error)}); it must take (outputs, labels)"
+            ) from error
+        if getattr(found, "shape", None) != (2,) or found.dtype != jnp.float32:
+            what = getattr(found, "shape", type(found).__name__), getattr(found, "dtype", "")
+            raise UserError(
+                f"{criterion_id} returns {what[0]} {what[1]} for two examples, but must return a "
+                "float32 for each, [2]; leave the mean to the training"
+            )
+        if not bool(jnp.isfinite(found).all()):
+            raise UserError(
+                f"{criterion_id} returns losses that are not finite for outputs of 0.5; guard its "
+                "logarithms and divisions"
+            )
