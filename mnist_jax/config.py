@@ -135,12 +135,12 @@ KEYS = (
     Key("network", {}, _SETTINGS,
         "settings of this network: --config.network.NAME=VALUE, or a dict in a recipe"),
     Key("dataset_id", "mnist_v1", _one_of(*DATASET_IDS), "the data", has_flag=True),
-    Key("data_dir", "./data", _FOLDER, "where prepared data is kept (DATA_DIR)",
+    Key("data_dir", "./data", _FOLDER, "where prepared data is kept; DATA_DIR",
         _PLACE, has_flag=True),
     Key("manual_dir", "", _FOLDER_OR_NONE, "folder with the raw published files: no download",
         _PLACE, has_flag=True),
     Key("output_dir", "./output", _FOLDER,
-        "the run's folder, used as given; in a recipe and in OUTPUT_DIR a prefix: "
+        "the run's folder, used as given; a recipe's and OUTPUT_DIR are prefixes that "
         "_<date>_<time> follows", _PLACE, has_flag=True),
     Key("export_format", ("all",), _some_of(*EXPORT_FORMATS), "files to make; repeatable",
         _OUTPUT, has_flag=True),
@@ -152,7 +152,7 @@ KEYS = (
     Key("compute_dtype", "float32", _one_of(*COMPUTE_DTYPES),
         "what layers compute in during training; weights, losses and releases are float32"),
     Key("schedule_id", "cosine", _one_of(*SCHEDULE_IDS), "how the learning rate varies"),
-    Key("learning_rate", 0.001, _above_zero(100.0), "the optimizer's (largest) step size",
+    Key("learning_rate", 0.001, _above_zero(100.0), "the optimizer's largest step size",
         has_flag=True),
     Key("epochs", 5, _from_to(1, 100_000), "passes over the train split", has_flag=True),
     Key("batch_size", 64, _from_to(1, 60_000), "images in each training step", has_flag=True),

@@ -40,19 +40,19 @@ VARIABLES = {"data_dir": "DATA_DIR", "output_dir": "OUTPUT_DIR"}
 
 
 def help_text() -> str:
-    """Returns what `--help` prints: every flag and key with its meaning, rule and default."""
+    """Returns what `--help` prints: every flag and key with its meaning (rule) [default]."""
     lines = [
         "usage: scripts/train [--config=configs/NAME.py] [--config.KEY=VALUE ...] [flags]",
         "",
         "Trains a small image classifier, judges it, exports it to ONNX and proves the file equal.",
         "Exit status: 0 released, 1 refused by a criterion, 2 wrong usage, data or environment.",
         "",
-        "flags (with - or _; each overrides one key of the config) [default]:",
+        "flags (with - or _; each overrides one key of the config):",
     ]
     for key in FLAGS:
         short = f"-{key.short_name}, " if key.short_name else ""
         lines += _entry(f"{short}--{key.name.replace('_', '-')}", key)
-    lines += ["", "keys without a flag (--config.KEY=VALUE) [default]:"]
+    lines += ["", "keys without a flag (--config.KEY=VALUE):"]
     for key in KEYS:
         if not key.has_flag:
             lines += _entry(key.name, key)
@@ -63,7 +63,7 @@ def _entry(shown_name: str, key: Key) -> list[str]:
     value = ", ".join(key.default) if isinstance(key.default, tuple) else key.default
     shown = "none" if value in ("", {}) else str(value).lower() if value is False else value
     return textwrap.wrap(
-        f"{key.help}: {key.rule.text} [{shown}]",
+        f"{key.help} ({key.rule.text}) [{shown}]",
         width=100,
         initial_indent=f"  {shown_name:<27} ",
         subsequent_indent=" " * 30,

@@ -188,7 +188,7 @@ def test_help_names_every_key_with_its_meaning_rule_and_default():
     flat = " ".join(text.split())
     for key in KEYS:
         shown = f"--{key.name.replace('_', '-')}" if key.has_flag else key.name
-        assert f" {shown} {key.help}: {key.rule.text} [" in flat, key.name
+        assert f" {shown} {key.help} ({key.rule.text}) [" in flat, key.name
     assert "[0.001]" in text and "[none]" in text and "[false]" in text and "[0.0]" in text
     assert read("--help") is None
     assert read("-h") is None
