@@ -85,7 +85,7 @@ def _operation_at_fault(error: Exception) -> str:
     name = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         operation = frame.f_locals.get("eqn")
-        if hasattr(operation, "primitive"):
+        if operation is not None and hasattr(operation, "primitive"):
             name = f"{operation.primitive.name}: "
     return name
 

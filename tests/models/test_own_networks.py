@@ -22,7 +22,7 @@ class Net(nnx.Module):
 
     def __call__(self, x, rngs: nnx.Rngs | None = None):
         x = self.pool(nnx.relu(self.norm(self.first(x))))
-        x = self.pool(nnx.relu(self.second(x))).reshape(len(x), -1)
+        x = self.pool(nnx.relu(self.second(x))).reshape(x.shape[0], -1)
         return self.out(self.dropout(nnx.relu(self.hidden(x)), rngs=rngs))
 """
 NORMALISED = """
