@@ -347,10 +347,10 @@ def _onnx_file(release: Release) -> FileFacts | None:
 
 def _again(config: Mapping[str, Any]) -> str:
     """How to train it once more, with every key that can change the model."""
+    values = {key: config[key] for key in config if key not in (*PLACES, *ABOUT_OUTPUT)}
+    settings = {f"network.{name}": value for name, value in values.pop("network", {}).items()}
     arguments = [
-        f"--config.{key}={shlex.quote(str(value))}"
-        for key, value in config.items()
-        if key not in PLACES and key not in ABOUT_OUTPUT
+        f"--config.{key}={shlex.quote(str(value))}" for key, value in (values | settings).items()
     ]
     command = " \\\n  ".join(["scripts/train", *arguments])
     return (

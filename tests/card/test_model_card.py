@@ -31,7 +31,7 @@ NASTY = ["a|b", "<b>&`*_x_*`", "two\nlines | [link](http://x)"]
 
 
 def make_config(**changes):
-    config = dict(config_module.default()) | changes
+    config = config_module.default().to_dict() | changes
     return config | {"export_format": list(config["export_format"])}
 
 
@@ -442,7 +442,9 @@ def test_the_command_trains_the_same_model(tmp_path):
     parsed = config_module.parse(arguments, {}, datetime(2026, 1, 1))
     assert config_module.config_hash(parsed) == config_module.config_hash(make_config(**changes))
     named = {argument.partition("=")[0].removeprefix("--config.") for argument in arguments}
-    assert named == {*config_module.default()} - {*about_output} - {*config_module.PLACES}
+    assert named == {*config_module.default()} - {*about_output, "network"} - {
+        *config_module.PLACES
+    }
 
 
 @pytest.mark.parametrize(
