@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from rich.console import Console
 
 from mnist_jax import data, models
@@ -276,7 +275,7 @@ def conclude(
 
 
 def prove(
-    model: nnx.Module,
+    model: Any,
     images: np.ndarray,
     labels: np.ndarray,
     run_dir: str | os.PathLike[str],
@@ -290,12 +289,12 @@ def prove(
     all images and timed; the criteria judge; the model card says what is known.
 
     Args:
-        model: takes float32 `[batch, side, side, channels]`, 0 to 1, and returns logits
+        model: a `flax.nnx.Module`; takes float32 `[batch, side, side, channels]`, 0 to 1, and returns logits
             `[batch, classes]`, or what `models.network.Network` describes; it is left in evaluation
             mode.
         images: of a test split that had no part in training; uint8, 0 to 255, or floats, 0 to 1;
             `[n, side, side]` or `[n, side, side, channels]`.
-        labels: `[n]` whole numbers from 0; every class needs an image at least.
+        labels: `[n]` whole numbers, 0 to 255; every class needs an image at least.
         run_dir: made if it is not there; it may hold an earlier proof, which is replaced.
         criteria: what a release must reach; None: the defaults of `mnist_jax.Criteria`.
         class_names: by label; None: the numbers.

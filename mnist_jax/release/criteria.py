@@ -134,9 +134,9 @@ def _side(value: float | int, threshold: float | int) -> int:
 
 def _row(
     name: str,
-    measured: float | bool | None,
+    measured: float | int | bool | None,
     rule: str,
-    threshold: float | bool,
+    threshold: float | int | bool,
     *,
     unit: str = "",
     n: int | None = None,

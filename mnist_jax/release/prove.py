@@ -88,7 +88,7 @@ def measure(
 
 
 def given(
-    model: nnx.Module, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None
+    model: Any, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None
 ) -> Subject:
     """Measures a network that was trained elsewhere; see `mnist_jax.prove`.
 
@@ -158,9 +158,9 @@ def _checked(images: np.ndarray, labels: np.ndarray) -> Split:
         raise UserError(
             f"labels are {labels.dtype} {labels.shape}; give one whole number for each image"
         )
-    if labels.min() < 0:
-        raise UserError(f"a label is {labels.min()}; give numbers from 0")
-    return Split(images, labels)
+    if labels.min() < 0 or labels.max() > 255:
+        raise UserError(f"labels range from {labels.min()} to {labels.max()}; give 0 to 255")
+    return Split(images, labels.astype(np.uint8))
 
 
 def prove(
