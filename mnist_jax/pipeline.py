@@ -289,9 +289,9 @@ def prove(
     all images and timed; the criteria judge; the model card says what is known.
 
     Args:
-        model: a `flax.nnx.Module`; takes float32 `[batch, side, side, channels]`, 0 to 1, and returns logits
-            `[batch, classes]`, or what `models.network.Network` describes; it is left in evaluation
-            mode.
+        model: a `flax.nnx.Module`; takes float32 `[batch, side, side, channels]`, 0 to 1, and
+            returns logits `[batch, classes]`, or what `models.network.Network` describes; it is
+            left in evaluation mode.
         images: of a test split that had no part in training; uint8, 0 to 255, or floats, 0 to 1;
             `[n, side, side]` or `[n, side, side, channels]`.
         labels: `[n]` whole numbers, 0 to 255; every class needs an image at least.
