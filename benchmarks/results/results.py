@@ -162,9 +162,11 @@ def merge(known: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> lis
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     datasets = tuple(TEST_DATA)
+    is_known = row["dataset_id"] in datasets
     return (
         row["kind"],
-        datasets.index(row["dataset_id"]),
+        datasets.index(row["dataset_id"]) if is_known else len(datasets),
+        row["dataset_id"],
         row["model_id"],
         len(row["changes"]),
         str(row["changes"]),
