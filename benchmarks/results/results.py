@@ -64,7 +64,6 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
                 f"num_correct{suffix}": of_seed[which]["test"]["num_correct"]
                 for which, suffix in (("selected", ""), ("last", "_last_epoch"))
             }
-            shared = of_seed["seconds"] / len(history["epochs"]) / of_seed["seeds_side_by_side"]
             rows.append(
                 {
                     "kind": "training",
@@ -72,7 +71,7 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
                     "seed": of_seed["seed"],
                     "num_examples": metrics["num_examples"],
                     **counts,
-                    "seconds_per_epoch": shared,
+                    "seconds_per_epoch": of_seed["seconds"] / len(history["epochs"]),
                 }
             )
     else:

@@ -24,7 +24,7 @@ def test_only_own_code_is_recorded_with_its_sha256(config, tmp_path):
 def test_a_file_that_has_changed_or_is_gone_is_said_in_one_line(config, tmp_path):
     recorded = own_code.describe(config)
     (tmp_path / "mine.py").write_text("class MyNet: changed = True\n")
-    with pytest.raises(UserError, match="model_id names .*mine.py:MyNet, which has changed since"):
+    with pytest.raises(UserError, match=r"model_id names .*mine.py:MyNet, which has changed since"):
         own_code.check_unchanged(recorded)
     (tmp_path / "mine.py").unlink()
     with pytest.raises(UserError, match=r"mine.py, which .*MyNet names, cannot be read"):
