@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from mnist_jax import data, models
-from mnist_jax.card import document, model_card
+from mnist_jax.card import document
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
@@ -19,7 +19,7 @@ from mnist_jax.files import read_json, write_json
 from mnist_jax.models.predict import Trained
 from mnist_jax.release import criteria, seeds, verify
 from mnist_jax.release import prove as proof
-from mnist_jax.release.records import Criteria, History, Release, Run, read_history
+from mnist_jax.release.records import Criteria, Release, Run, read_history
 from mnist_jax.run import compilation_cache, environment, log, own_code, paths
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run.paths import EXPORTED
@@ -234,7 +234,7 @@ def deliver(
             for name in EXPORTED
             if name != "orbax" and (name in wanted or (run_dir / EXPORTED[name]).exists())
         ]
-    release = conclude(
+    release = document.conclude(
         subject,
         run_dir,
         formats=formats,
@@ -247,31 +247,6 @@ def deliver(
     console.print(criteria.table(release))
     LOGGER.info("%s: %s", release["verdict"], run_dir)
     return release["verdict"] == "released"
-
-
-def conclude(
-    subject: proof.Subject,
-    run_dir: Path,
-    *,
-    formats: Sequence[str],
-    criteria: Criteria,
-    phases: Phases,
-    history: History | None = None,
-    seeds: Any = None,
-    has_pictures: bool = True,
-) -> Release:
-    """Takes a measured network to its verdict, its pictures and its card.
-
-    Where all three are there, the run is finished.
-    """
-    release = proof.prove(
-        subject, run_dir, formats=formats, criteria=criteria, phases=phases, seeds=seeds
-    )
-    if has_pictures:
-        document.draw(release, history, subject, run_dir)
-    model_card.write(run_dir)
-    phases.end("card")
-    return release
 
 
 def prove(
@@ -308,7 +283,7 @@ def prove(
     run_dir = Path(run_dir)
     subject = proof.given(model, images, labels, class_names)
     with run_folder.lent(run_dir), log.to_file(run_dir / paths.LOG):
-        return conclude(
+        return document.conclude(
             subject,
             run_dir,
             formats=[name for name in EXPORTED if name != "orbax"],

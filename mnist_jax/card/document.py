@@ -1,10 +1,14 @@
-"""The pictures of a verdict, beside its card."""
+"""From a measured network to its verdict, its pictures and its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mnist_jax.card import capsule_pictures
+from mnist_jax.card import capsule_pictures, model_card
+from mnist_jax.release import prove
 from mnist_jax.release.prove import Subject
-from mnist_jax.release.records import History, Release
+from mnist_jax.release.records import Criteria, History, Release
+from mnist_jax.run.stopwatch import Phases
 
 
 def draw(release: Release, history: History | None, subject: Subject, run_dir: Path) -> None:
@@ -23,3 +27,28 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
     if capsule_pictures.can_draw(model, test.images):
         capsule_pictures.record(model, test.images, test.labels, subject.scores, run_dir)
         capsule_plots.draw(run_dir, release["metrics"]["class_names"])
+
+
+def conclude(
+    subject: Subject,
+    run_dir: Path,
+    *,
+    formats: Sequence[str],
+    criteria: Criteria,
+    phases: Phases,
+    history: History | None = None,
+    seeds: Any = None,
+    has_pictures: bool = True,
+) -> Release:
+    """Takes a measured network to its verdict, its pictures and its card.
+
+    Where all three are there, the run is finished.
+    """
+    release = prove.prove(
+        subject, run_dir, formats=formats, criteria=criteria, phases=phases, seeds=seeds
+    )
+    if has_pictures:
+        draw(release, history, subject, run_dir)
+    model_card.write(run_dir)
+    phases.end("card")
+    return release
