@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_jax.errors import UserError
 
-SUM = "contents_sha256"
+CHECKSUM = "contents_sha256"
 UNFINISHED = ".part"  # the end of the name of a file that is still being written
 
 
@@ -47,12 +47,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON with sorted keys; NaN and infinity are refused, since JSON has neither.
 
-    An object also gets the sum of the rest of it, `contents_sha256`, which `read_json` checks: a
-    bit that flips on a disk mostly leaves JSON that can be read, with another number in it.
+    An object also gets the SHA-256 of the rest of it, `contents_sha256`, which `read_json` checks:
+    a bit that flips on a disk mostly leaves JSON that can be read, with another number in it.
     """
     if isinstance(value, dict):
-        contents = {key: value[key] for key in value if key != SUM}
-        value = {**contents, SUM: json_sha256(contents)}
+        contents = {key: value[key] for key in value if key != CHECKSUM}
+        value = {**contents, CHECKSUM: json_sha256(contents)}
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -64,9 +64,13 @@ def read_json(path: Path) -> Any:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        # Without a sum, which is how other programs write JSON, there is nothing to hold it to.
-        if isinstance(value, dict) and SUM in value and value.pop(SUM) != json_sha256(value):
-            raise ValueError(f"its {SUM} is another")
+        # Other programs write JSON without a checksum: there is nothing to check it against.
+        if (
+            isinstance(value, dict)
+            and CHECKSUM in value
+            and value.pop(CHECKSUM) != json_sha256(value)
+        ):
+            raise ValueError(f"its {CHECKSUM} is another")
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; name a folder that a run has written"
@@ -78,9 +82,16 @@ def read_json(path: Path) -> Any:
     return value
 
 
+def sha256(content: bytes | Path) -> str:
+    """Returns the SHA-256, in hex, of bytes or of a file."""
+    return hashlib.sha256(
+        content if isinstance(content, bytes) else content.read_bytes()
+    ).hexdigest()
+
+
 def json_sha256(value: Any) -> str:
     """Returns the SHA-256, in hex, of JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode())
 
 
 def _refuse(constant: str) -> None:

@@ -1,6 +1,5 @@
 """The stages in order: data, model, training, evaluation, export, verification, verdict, card."""
 
-import json
 import logging
 import os
 import statistics
@@ -12,23 +11,20 @@ import numpy as np
 from rich.console import Console
 
 from mnist_jax import data, models
-from mnist_jax.card import capsule_pictures, capsule_plots, model_card
+from mnist_jax.card import document
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
-from mnist_jax.export import onnx, safetensors, stablehlo
-from mnist_jax.files import read_json, write_bytes, write_json
-from mnist_jax.models.network import num_exported_parameters
+from mnist_jax.files import read_json, write_json
 from mnist_jax.models.predict import Trained
-from mnist_jax.release import criteria as release
-from mnist_jax.release import verify
-from mnist_jax.run import compilation_cache, environment, paths
+from mnist_jax.release import criteria, seeds, verify
+from mnist_jax.release import prove as proof
+from mnist_jax.release.records import Criteria, Release, Run, read_history
+from mnist_jax.run import compilation_cache, environment, log, own_code, paths
 from mnist_jax.run import folder as run_folder
-from mnist_jax.run import log as log_module
 from mnist_jax.run.paths import EXPORTED
 from mnist_jax.run.stopwatch import TRAINING, Phases
-from mnist_jax.training import evaluate, losses, seeds
-from mnist_jax.training import processes as distributed
+from mnist_jax.training import evaluate, losses, processes
 from mnist_jax.training.devices import make_mesh
 from mnist_jax.training.fit import Fitted
 from mnist_jax.training.stage import Splits, build_model, load_trained, train_and_save
@@ -48,9 +44,9 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
         UserError: the data, the folder or the configuration is at fault.
         StoppedError: another process of the run was lost.
     """
-    distributed.join(config["coordinator"], config["num_processes"], config["process_id"])
-    with distributed.watched():
-        if distributed.is_writer():
+    processes.join(config["coordinator"], config["num_processes"], config["process_id"])
+    with processes.watched():
+        if processes.is_writer():
             return write_run(config, console, phases)
         return help_along(config, phases)
 
@@ -58,7 +54,7 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
 def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
     """Runs every stage, in the run's folder; of several processes the first does."""
     run_dir = Path(config["output_dir"])
-    with run_folder.claim(run_dir, config), log_module.to_file(run_dir / paths.LOG):
+    with run_folder.claim(run_dir, config), log.to_file(run_dir / paths.LOG):
         LOGGER.info("run folder %s", run_dir)
         compilation_cache.use(os.environ)
         phases.end("imports")
@@ -90,17 +86,17 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
             # ---- Evaluation: the only use of the test split, after the epoch was chosen
             trained = load_trained(config, dataset, run_dir, predictor)
             test = data.read(dataset, "test", config["image_side"])
-            scores = evaluate_and_save(config, dataset, trained, test, run_dir)
+            subject = measure_test(config, dataset, trained, test, run_dir)
             if config["num_seeds"] > 1:
                 measure_seeds(config, dataset, fitted, trained, test, run_dir)
             phases.end("evaluation")
             # ---- Export, verification, verdict, card
-            is_released = deliver(config, trained, test, scores, run_dir, console, phases)
+            is_released = deliver(config, subject, run_dir, console, phases)
             run_folder.finish(run_dir)
             LOGGER.info("time: %s", phases)
             status = 0 if is_released else 1
         finally:
-            distributed.share(status)
+            processes.share(status)
         return status
 
 
@@ -112,7 +108,7 @@ def help_along(config: Mapping[str, Any], phases: Phases) -> int:
     nowhere = Path(config["output_dir"])  # nothing is written there
     silent = Console(quiet=True)
     train_and_save(config, dataset, model, Splits(train, validation), nowhere, silent, phases)
-    return distributed.share(None)
+    return processes.share(None)
 
 
 def read_data(config: Mapping[str, Any]) -> tuple[Dataset, Split, Split]:
@@ -151,39 +147,45 @@ def check_batch_size(batch_size: int, num_train: int) -> None:
 
 def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     """Returns what `config.json` records: everything that the run stands on."""
-    return {
+    described = {
         "config": {key: run_folder.jsonable(config[key]) for key in config},
         "config_hash": config_hash(config),
         "dataset": {key: value for key, value in dataset._asdict().items() if key != "folder"},
         "environment": environment.describe(),
     }
+    own = own_code.describe(config)
+    return described | ({"own_code": own} if own else {})
 
 
-def evaluate_and_save(
+def measure_test(
     config: Mapping[str, Any], dataset: Dataset, trained: Trained, test: Split, run_dir: Path
-) -> Any:
-    """Measures the released weights on the test split; returns the scores, `[n, classes]`."""
-    score = evaluate.make_score(trained.predictor, losses.find(config["criterion_id"]))
-    scores, example_losses = score(trained.params, trained.model_state, test)
-    history = read_json(run_dir / paths.HISTORY)
-    best = history["epochs"][history["best_epoch"] - 1]
-    metrics = {
-        "model_id": config["model_id"],
-        "dataset_id": config["dataset_id"],
-        "criterion_id": config["criterion_id"],
-        "split": "test",
-        **evaluate.measure(scores, example_losses, test.labels, dataset.class_names),
-        "num_parameters": num_exported_parameters(trained.params),
-        "validation": {
+) -> proof.Subject:
+    """Measures the released weights on the test split."""
+    run = run_folder.read_config(run_dir)
+    # A run of an earlier version knows nothing of newer keys; they have what it did.
+    run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
+    history = read_history(run_dir)
+    epochs = history["epochs"]
+    best = epochs[history["best_epoch"] - 1]
+    return proof.measure(
+        trained,
+        test,
+        run=Run(**run),
+        model_id=config["model_id"],
+        criterion_id=config["criterion_id"],
+        validation={
             "epoch": best["epoch"],
             "accuracy": best["validation_accuracy"],
             "loss": best["validation_loss"],
             "num_examples": dataset.num_validation,
         },
-    }
-    write_json(run_dir / paths.METRICS, metrics)
-    LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
-    return scores
+        training={
+            "best_epoch": history["best_epoch"],
+            "num_epochs": len(epochs),
+            "seconds": sum(row["seconds"] for row in epochs),
+            "images_per_s": statistics.median(row["images_per_s"] for row in epochs),
+        },
+    )
 
 
 def measure_seeds(
@@ -209,97 +211,82 @@ def measure_seeds(
 
 def deliver(
     config: Mapping[str, Any],
-    trained: Trained,
-    test: Split,
-    scores: np.ndarray,
+    subject: proof.Subject,
     run_dir: Path,
     console: Console,
     phases: Phases,
 ) -> bool:
-    """Exports, verifies, judges and documents; returns whether the model is released.
+    """Proves and documents what was trained; returns whether the model is released.
 
     Args:
         config: the run's configuration, a recipe's keys.
-        trained: the weights of the checkpoint on disk.
-        test: the test split.
-        scores: what JAX makes of it, `[n, classes]`.
+        subject: the weights of the checkpoint on disk, measured on the test split.
         run_dir: the run's folder, with the JSON files of the stages before.
         console: where the table goes.
         phases: the stopwatch.
     """
-    run = run_folder.read_config(run_dir)
-    # A run of an earlier version knows nothing of newer keys; they have what it did.
-    run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
-    metrics, history = (read_json(run_dir / name) for name in (paths.METRICS, paths.HISTORY))
-    verification = None
+    formats = []
     if not config["skip_export"]:
-        # Those that an earlier export has left ship along, so they are made anew and judged too.
+        # What an earlier export has left ships along, so it is exported and judged again too.
         wanted = formats_to_export(config)
         formats = [
-            name for name in EXPORTED if name in wanted or (run_dir / EXPORTED[name]).exists()
+            name
+            for name in EXPORTED
+            if name != "orbax" and (name in wanted or (run_dir / EXPORTED[name]).exists())
         ]
-        present = [name for name in formats if name != "orbax"]
-        write_exports(present, trained, run, run_dir)
-        phases.end("export")
-        LOGGER.info("verifying %s on %d test images", ", ".join(present), len(test.labels))
-        verification = verify.verify_files(
-            run_dir, present, test, scores, trained, export_metadata(run)
-        )
-        write_json(run_dir / paths.VERIFICATION, verification)
-        phases.end("verification")
-    seconds = sum(row["seconds"] for row in history["epochs"])
-    training = {
-        "best_epoch": history["best_epoch"],
-        "num_epochs": len(history["epochs"]),
-        "seconds": seconds,
-        "images_per_s": statistics.median(row["images_per_s"] for row in history["epochs"]),
-    }
-    verdict = release.judge(config, run, metrics, training, verification)
-    if config["num_seeds"] > 1:
-        verdict["seeds"] = read_json(run_dir / paths.SEEDS)
-    if not config["skip_visualizations"]:
-        from mnist_jax.card import plots
-
-        plots.draw(verdict, history, run_dir / "model_card" / "plots")
-        model = trained.model()
-        if hasattr(model, "reconstruct"):
-            capsule_pictures.record(model, *test, scores, run_dir)
-            capsule_plots.draw(run_dir, metrics["class_names"])
-    write_json(run_dir / paths.RELEASE, verdict)
-    model_card.write(run_dir)
-    phases.end("card")
-    console.print(release.table(verdict))
-    LOGGER.info("%s: %s", verdict["verdict"], run_dir)
-    return verdict["verdict"] == "released"
+    release = document.conclude(
+        subject,
+        run_dir,
+        formats=formats,
+        criteria=Criteria.of(config),
+        phases=phases,
+        history=read_history(run_dir),
+        seeds=read_json(run_dir / paths.SEEDS) if config["num_seeds"] > 1 else None,
+        has_pictures=not config["skip_visualizations"],
+    )
+    console.print(criteria.table(release))
+    LOGGER.info("%s: %s", release["verdict"], run_dir)
+    return release["verdict"] == "released"
 
 
-def write_exports(
-    formats: Sequence[str], trained: Trained, run: Mapping[str, Any], run_dir: Path
-) -> None:
-    """Writes the model in each format but orbax, the checkpoint, which is there already.
+def prove(
+    model: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    run_dir: str | os.PathLike[str],
+    *,
+    criteria: Criteria | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Release:
+    """Proves a network that was trained anywhere, as the pipeline does after training.
 
-    The same weights give the same bytes.
+    It is exported to ONNX, safetensors and StableHLO; the files are compared with the network over
+    all images and timed; the criteria judge; the model card says what is known.
+
+    Args:
+        model: a `flax.nnx.Module`; takes float32 `[batch, side, side, channels]`, 0 to 1, and
+            returns logits `[batch, classes]`, or what `models.network.Network` describes; it is
+            left in evaluation mode.
+        images: of a test split that had no part in training; uint8, 0 to 255, or floats, 0 to 1;
+            `[n, side, side]` or `[n, side, side, channels]`.
+        labels: `[n]` whole numbers, 0 to 255; every class needs an image at least.
+        run_dir: made if it is not there; it may hold an earlier proof, which is replaced.
+        criteria: what a release must reach; None: the defaults of `mnist_jax.Criteria`.
+        class_names: by label; None: the numbers.
+
+    Returns:
+        `logs/release.json`: `verdict` is "released" or "refused", `reasons` says why.
+
+    Raises:
+        UserError: the network cannot be exported, or an argument is not what it must be.
     """
-    versions = json.dumps(environment.versions(), sort_keys=True)
-    metadata = export_metadata(run) | {"versions": versions}
-    side = run["config"]["image_side"]
-    model = trained.model()
-    writers = {
-        "onnx": lambda: onnx.to_bytes(model, (side, side, 1), metadata),
-        "safetensors": lambda: safetensors.to_bytes(trained.params, trained.model_state, metadata),
-        "stablehlo": lambda: stablehlo.to_bytes(model, (side, side, 1)),
-    }
-    for name in formats:
-        write_bytes(run_dir / EXPORTED[name], writers[name]())
-
-
-def export_metadata(run: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what an exported file says of the run it comes from, whatever made the file."""
-    dataset = run["dataset"]
-    return {
-        "model_id": run["config"]["model_id"],
-        "dataset_id": dataset["dataset_id"],
-        "class_names": json.dumps(dataset["class_names"]),
-        "config_hash": run["config_hash"],
-        "data_hash": dataset["data_hash"],
-    }
+    run_dir = Path(run_dir)
+    subject = proof.given(model, images, labels, class_names)
+    with run_folder.lent(run_dir), log.to_file(run_dir / paths.LOG):
+        return document.conclude(
+            subject,
+            run_dir,
+            formats=[name for name in EXPORTED if name != "orbax"],
+            criteria=criteria or Criteria(),
+            phases=Phases(),
+        )

@@ -1,4 +1,4 @@
-"""`scripts/export RUN_DIR`: exports a finished run again, verifies and judges it anew."""
+"""`scripts/export RUN_DIR`: exports a finished run again, verifies and judges it again."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mnist_jax import command
 from mnist_jax.config import EXPORT_FORMATS
-from mnist_jax.release import inputs as run_data
+from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log, paths
 from mnist_jax.run.stopwatch import Phases
@@ -20,12 +20,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = command.Parser("scripts/export", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
     parser.add_argument(
-        *("--export_format", "--export-format"),
+        "--export_format",
+        "--export-format",
         action="append",
         choices=("all", *EXPORT_FORMATS),
         help="repeatable; as in the run, unless given",
     )
-    run_data.add_flags(parser)
+    inputs.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
@@ -48,13 +49,11 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
     with run_folder.lock(options.run_dir), log.to_file(options.run_dir / paths.LOG):
         run_folder.remove_leftovers(options.run_dir)
         compilation_cache.use(os.environ)
-        dataset = run_data.prepare_data(run, options)
+        dataset = inputs.prepare_data(run, options)
         trained = pipeline.load_trained(config, dataset, options.run_dir)
         test = data.read(dataset, "test", config["image_side"])
-        scores = pipeline.evaluate_and_save(config, dataset, trained, test, options.run_dir)
-        is_released = pipeline.deliver(
-            config, trained, test, scores, options.run_dir, console, phases
-        )
+        subject = pipeline.measure_test(config, dataset, trained, test, options.run_dir)
+        is_released = pipeline.deliver(config, subject, options.run_dir, console, phases)
     return 0 if is_released else 1
 
 

@@ -1,7 +1,6 @@
 """`scripts/reproduce-release RUN_DIR`: runs a release again from its config.json, and compares."""
 
 import argparse
-import hashlib
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,8 @@ from rich.text import Text
 from mnist_jax import command
 from mnist_jax.config import PLACES
 from mnist_jax.errors import StoppedError, printable
-from mnist_jax.files import json_sha256, read_json
-from mnist_jax.release import inputs as run_data
+from mnist_jax.files import json_sha256, read_json, sha256
+from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log, paths
 from mnist_jax.run.stopwatch import Phases
@@ -29,7 +28,7 @@ FILES = ("logs/*.json", "models/mnist_model.*", "model_card/plots/*.png")
 
 
 class Row(NamedTuple):
-    """One file of a run, by the sums of what must be the same; None where it is not there."""
+    """One file of a run, by the SHA-256 of what must be the same; None where it is not there."""
 
     path: str
     then: str | None
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 where everything is the same, 1 where something differs, 2 on a mistake."""
     parser = command.Parser("scripts/reproduce-release", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
-    run_data.add_flags(parser)
+    inputs.add_flags(parser)
     return command.run(parser, arguments, reproduce)
 
 
@@ -57,12 +56,12 @@ def reproduce(options: argparse.Namespace) -> int:
     ):
         for line in differences(run["environment"], environment.describe()):
             LOGGER.warning("%s", line)
-        data_dir = run_data.prepare_data(run, options).folder.parents[2]
+        data_dir = inputs.prepare_data(run, options).folder.parents[2]
         places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": f"{folder}/run"}
         places |= {"coordinator": "", "num_processes": 1, "process_id": 0}  # by itself
         try:
             pipeline.run({**run["config"], **places}, console, Phases())
-        except StoppedError as stopped:  # its folder goes, so there is no going on
+        except StoppedError as stopped:  # its folder goes, so it cannot resume
             raise KeyboardInterrupt from stopped
         rows = compare(options.run_dir, Path(folder, "run"))
     console.print(table(rows))
@@ -98,17 +97,17 @@ def compare(then: Path, now: Path) -> list[Row]:
         for pattern in FILES
         for path in run_dir.glob(pattern)
     }
-    rows = [Row(path, _sum(then / path), _sum(now / path)) for path in sorted(names)]
+    rows = [Row(path, _sha256(then / path), _sha256(now / path)) for path in sorted(names)]
     weights = (checkpoint.released_sha256(run_dir) for run_dir in (then, now))
     return [Row(paths.RELEASED, *weights), *rows]
 
 
-def _sum(path: Path) -> str | None:
+def _sha256(path: Path) -> str | None:
     if not path.is_file():
         return None
     if path.suffix == ".json":
         return json_sha256(without_times(read_json(path)))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def without_times(value: Any) -> Any:
@@ -128,8 +127,8 @@ def table(rows: Sequence[Row]) -> Table:
     grid = Table("", "file", "then", "now", box=None, padding=(0, 1, 0, 0))
     for row in sorted(rows, key=lambda row: row.then == row.now):
         is_same = row.then == row.now
-        sums = ("not there" if digest is None else digest[:16] for digest in row[1:])
-        cells = ("same" if is_same else "DIFFERS", Text(printable(row.path)), *sums)
+        checksums = ("not there" if digest is None else digest[:16] for digest in row[1:])
+        cells = ("same" if is_same else "DIFFERS", Text(printable(row.path)), *checksums)
         grid.add_row(*cells, style="" if is_same else "red")
     return grid
 

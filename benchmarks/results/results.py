@@ -62,7 +62,6 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
                 f"num_correct{suffix}": of_seed[which]["test"]["num_correct"]
                 for which, suffix in (("selected", ""), ("last", "_last_epoch"))
             }
-            shared = of_seed["seconds"] / len(history["epochs"]) / of_seed["seeds_side_by_side"]
             rows.append(
                 {
                     "kind": "training",
@@ -70,7 +69,7 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
                     "seed": of_seed["seed"],
                     "num_examples": metrics["num_examples"],
                     **counts,
-                    "seconds_per_epoch": shared,
+                    "seconds_per_epoch": of_seed["seconds"] / len(history["epochs"]),
                 }
             )
     else:
@@ -151,9 +150,11 @@ def merge(known: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]]) -> lis
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     datasets = tuple(TEST_DATA)
+    is_known = row["dataset_id"] in datasets
     return (
         row["kind"],
-        datasets.index(row["dataset_id"]),
+        datasets.index(row["dataset_id"]) if is_known else len(datasets),
+        row["dataset_id"],
         row["model_id"],
         len(row["changes"]),
         str(row["changes"]),

@@ -18,9 +18,16 @@ PERTURBATIONS = np.linspace(-0.25, 0.25, 11, dtype=np.float32)
 NUM_PERTURBED = 2  # images
 
 
+def can_draw(model: Any, images: np.ndarray) -> bool:
+    """Returns whether a network has capsules below, routing and a decoder, for grey images."""
+    parts = ("primary_capsules", "route", "reconstruct")
+    is_grey = images.dtype == np.uint8 and (images.ndim == 3 or images.shape[3] == 1)
+    return is_grey and all(hasattr(model, part) for part in parts)
+
+
 def record(
     model: Any,
-    images: UInt8[np.ndarray, "n side side"],
+    images: UInt8[np.ndarray, "n side side *channels"],
     labels: UInt8[np.ndarray, " n"],
     scores: Float[np.ndarray, "n classes"],
     run_dir: Path,
@@ -28,7 +35,7 @@ def record(
     """Writes `logs/capsules.npz`: the first right answer of each class and the first wrong ones.
 
     Args:
-        model: a network with a decoder.
+        model: a network for which `can_draw` holds.
         images: the test split.
         labels: its truth.
         scores: the network's.
@@ -51,7 +58,7 @@ def record(
     ]
     arrays = {
         "num_right": np.array(len(right)),
-        "images": images[chosen],
+        "images": images[chosen].reshape(len(chosen), *images.shape[1:3]),
         "labels": labels[chosen],
         "answers": answers[chosen].astype(np.uint8),
         "scores": scores[chosen],

@@ -1,12 +1,14 @@
 """The pictures of a capsule network's card: drawings, dimensions, couplings; from arrays alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from mnist_jax.card.plots import LOOK, VERMILLION, save
 from mnist_jax.run import paths
@@ -102,64 +104,89 @@ def _perturbations(arrays: dict[str, np.ndarray], class_names: list[str]) -> Fig
 
 def _couplings(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
     """To which class the primary capsules are coupled: by place, or one by one where few."""
-    num_images = min(int(arrays["num_right"]), MAX_COUPLED)
-    couplings, lengths = arrays["couplings"], arrays["lengths_below"]
+    lengths, couplings = arrays["lengths_below"], arrays["couplings"]
     couplings = np.broadcast_to(couplings, (len(lengths), *couplings.shape[1:]))
-    classes, inputs = couplings.shape[1:]
-    side = round((inputs / PRIMARY_TYPES_AT_A_PLACE) ** 0.5)
-    is_grid = side**2 * PRIMARY_TYPES_AT_A_PLACE == inputs
-    if is_grid:
-        shape = (len(lengths), 1, side, side, PRIMARY_TYPES_AT_A_PLACE)
-        weights = lengths.reshape(shape)
-        by_type = couplings.reshape(len(lengths), classes, *shape[2:])
-        # A short capsule's coupling changes nothing: the mean is weighted by length.
-        maps = (by_type * weights).sum(axis=-1) / (weights.sum(axis=-1) + 1e-9)
-    shown = maps if is_grid else couplings
-    alike = 1 / classes
+    maps = _by_place(couplings, lengths)
+    shown = couplings if maps is None else maps
+    alike = 1 / couplings.shape[1]
     spread = max(1e-3, float(np.quantile(np.abs(shown - alike), 0.999)))
     # White where all couplings are alike; none is below zero.
     norm = TwoSlopeNorm(alike, vmin=max(0, alike - spread), vmax=alike + spread)
     scale = {"cmap": "RdBu_r", "norm": norm}
-    columns = 1 + classes if is_grid else 2
-    figure = Figure(figsize=(1 + 0.85 * columns, 1.2 + 0.85 * num_images))
-    if not is_grid:
-        figure.set_size_inches(8, 1.4 + 1.3 * num_images)
-    widths = None if is_grid else [1, 4]
+    num_images = min(int(arrays["num_right"]), MAX_COUPLED)
+    columns = 2 if maps is None else 1 + len(class_names)
+    if maps is None:
+        figure, widths = Figure(figsize=(8, 1.4 + 1.3 * num_images)), [1, 4]
+        what = "own class between lines"
+    else:
+        figure, widths = Figure(figsize=(1 + 0.85 * columns, 1.2 + 0.85 * num_images)), None
+        what = "mean by place, weighted by length; own class framed"
     grid = figure.subplots(num_images, columns, squeeze=False, width_ratios=widths)
     for index, cells in enumerate(grid):
         for axes in cells:
             _bare(axes)
         cells[0].imshow(arrays["images"][index] / 255, **GREY_LEVELS)
         label = int(arrays["labels"][index])
-        if is_grid:
-            for k, axes in enumerate(cells[1:]):
-                drawn = axes.imshow(maps[index, k], **scale)
-                for spine in axes.spines.values():
-                    is_own = k == label
-                    spine.set(visible=is_own, color="black", linewidth=2)
-                if index == 0:
-                    axes.set_title(class_names[k], size="small")
-        else:
-            drawn = cells[1].imshow(couplings[index], aspect="auto", **scale)
-            cells[1].axhline(label - 0.5, color="black", linewidth=1.5)
-            cells[1].axhline(label + 0.5, color="black", linewidth=1.5)
-        if not is_grid:
-            cells[1].set_yticks(range(classes), class_names, size="xx-small")
-            cells[1].set_xticks(range(inputs), range(1, inputs + 1), size="xx-small")
-            cells[1].tick_params(length=0)
+        if maps is None:
+            drawn = _draw_couplings(cells[1], couplings[index], label, class_names, scale)
             if index == num_images - 1:
                 cells[1].set_xlabel("primary capsule", size="small")
-    ticks = [norm.vmin, alike, norm.vmax]
+        else:
+            names = class_names if index == 0 else None
+            drawn = _draw_maps(cells[1:], maps[index], label, names, scale)
     digits = 2 if spread > 0.05 else 3
+    ticks = [norm.vmin, alike, norm.vmax]
     bar = figure.colorbar(drawn, ax=grid, shrink=0.6, ticks=ticks, format=f"{{x:.{digits}f}}")
     bar.set_label(f"coupling; white: {alike:.2g}, as at the start")
-    what = (
-        "mean by place, weighted by length; own class framed"
-        if is_grid
-        else "own class between lines"
-    )
     figure.suptitle(f"Couplings of the primary capsules to each class ({what})", size="medium")
     return figure
+
+
+def _by_place(couplings: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+    """The mean coupling at each place, `[n, classes, side, side]`; None where there is no grid."""
+    n, classes, inputs = couplings.shape
+    side = round((inputs / PRIMARY_TYPES_AT_A_PLACE) ** 0.5)
+    if side**2 * PRIMARY_TYPES_AT_A_PLACE != inputs:
+        return None
+    weights = lengths.reshape(n, 1, side, side, PRIMARY_TYPES_AT_A_PLACE)
+    by_type = couplings.reshape(n, classes, side, side, PRIMARY_TYPES_AT_A_PLACE)
+    # A short capsule's coupling changes nothing: the mean is weighted by length.
+    return (by_type * weights).sum(axis=-1) / (weights.sum(axis=-1) + 1e-9)
+
+
+def _draw_maps(
+    row: np.ndarray,
+    maps: np.ndarray,
+    label: int,
+    class_names: list[str] | None,
+    scale: dict[str, Any],
+) -> AxesImage:
+    """One map for each class; the own one is framed."""
+    for k, axes in enumerate(row):
+        drawn = axes.imshow(maps[k], **scale)
+        for spine in axes.spines.values():
+            spine.set(visible=k == label, color="black", linewidth=2)
+        if class_names is not None:
+            axes.set_title(class_names[k], size="small")
+    return drawn
+
+
+def _draw_couplings(
+    axes: Axes,
+    couplings: np.ndarray,
+    label: int,
+    class_names: list[str],
+    scale: dict[str, Any],
+) -> AxesImage:
+    """A row for each class, a column for each primary capsule; the own class between lines."""
+    drawn = axes.imshow(couplings, aspect="auto", **scale)
+    axes.axhline(label - 0.5, color="black", linewidth=1.5)
+    axes.axhline(label + 0.5, color="black", linewidth=1.5)
+    classes, inputs = couplings.shape
+    axes.set_yticks(range(classes), class_names, size="xx-small")
+    axes.set_xticks(range(inputs), [str(n + 1) for n in range(inputs)], size="xx-small")
+    axes.tick_params(length=0)
+    return drawn
 
 
 def _bare(axes: Axes) -> None:

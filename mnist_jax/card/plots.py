@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_jax.files import write_bytes
-from mnist_jax.release.criteria import wilson
+from mnist_jax.release.intervals import wilson
+from mnist_jax.release.records import History, Release
 
 # Okabe and Ito's colours: told apart with every common kind of colour blindness.
 BLUE, ORANGE, VERMILLION, GREY = "#0072B2", "#E69F00", "#D55E00", "#DDDDDD"
@@ -29,14 +30,16 @@ LOOK = {
 MAX_EPOCHS_WITH_MARKERS = 30
 
 
-def draw(release: dict[str, Any], history: dict[str, Any], folder: Path) -> None:
+def draw(release: Release, history: History | None, folder: Path) -> None:
     """Writes confusion_matrix, per_class_accuracy, training_accuracy and training_loss as PNG.
+
+    The last two need a history.
 
     The same input gives the same bytes: no version and no settings of the user get in.
 
     Args:
         release: release.json whole.
-        history: history.json whole.
+        history: history.json whole; None where the network was not trained here.
         folder: where the files go; made if missing.
     """
     loss_label = f"{release['metrics']['criterion_id']} loss, mean over the images"
@@ -44,9 +47,12 @@ def draw(release: dict[str, Any], history: dict[str, Any], folder: Path) -> None
         pictures = {
             "confusion_matrix": _confusion_matrix(release),
             "per_class_accuracy": _per_class_accuracy(release),
-            "training_accuracy": _training(release, history, "accuracy", "accuracy"),
-            "training_loss": _training(release, history, "loss", loss_label),
         }
+        if history is not None:
+            pictures |= {
+                "training_accuracy": _training(release, history, "accuracy", "accuracy"),
+                "training_loss": _training(release, history, "loss", loss_label),
+            }
         for name, figure in pictures.items():
             save(figure, folder / f"{name}.png")
 
@@ -69,7 +75,7 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, png.getvalue())
 
 
-def _confusion_matrix(release: dict[str, Any]) -> Figure:
+def _confusion_matrix(release: Release) -> Figure:
     """Counts in every cell; colour for the errors alone, or the diagonal would drown them."""
     metrics = release["metrics"]
     names, counts = metrics["class_names"], np.array(metrics["confusion_matrix"])
@@ -109,7 +115,7 @@ def _confusion_matrix(release: dict[str, Any]) -> Figure:
     return figure
 
 
-def _per_class_accuracy(release: dict[str, Any]) -> Figure:
+def _per_class_accuracy(release: Release) -> Figure:
     """One line a class: accuracy, Wilson 95 % interval and counts, against the criterion."""
     classes = release["metrics"]["per_class"]
     criteria = {row["name"]: row for row in release["criteria"]}
@@ -137,7 +143,7 @@ def _per_class_accuracy(release: dict[str, Any]) -> Figure:
     return figure
 
 
-def _training(release: dict[str, Any], history: dict[str, Any], metric: str, label: str) -> Figure:
+def _training(release: Release, history: History, metric: str, label: str) -> Figure:
     """One metric by epoch, on train and validation, with the epoch that was kept."""
     rows, best_epoch = history["epochs"], history["best_epoch"]
     epochs = [row["epoch"] for row in rows]
@@ -187,14 +193,15 @@ def _robustness(runs: list[dict[str, Any]]) -> Figure:
                 axes[1].vlines(x, *row["interval_95"], linewidth=2, **look)
                 axes[1].plot(x, row["accuracy"], marker, **look)
                 axes[1].annotate(
-                    *(f"{row['accuracy']:.3f}", (x, row["accuracy"])),
+                    f"{row['accuracy']:.3f}",
+                    (x, row["accuracy"]),
                     xytext=(6, -3),
                     textcoords="offset points",
                     size="small",
                 )
     axes[0].set_xticks(angles[::2], [f"{angle:+d}°" if angle else "0°" for angle in angles[::2]])
     axes[0].set(
-        xlabel="turn of the test images, counter-clockwise", ylabel="accuracy", ylim=(0, 1.02)
+        xlabel="rotation of the test images, counter-clockwise", ylabel="accuracy", ylim=(0, 1.02)
     )
     if others:
         titles = {"placed": "at a random\nplace", "affine": "affine, after\naffNIST"}
@@ -213,5 +220,5 @@ def _robustness(runs: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _title(release: dict[str, Any]) -> str:
+def _title(release: Release) -> str:
     return f"{release['metrics']['model_id']} on {release['metrics']['dataset_id']}"

@@ -30,6 +30,8 @@ class Dataset(NamedTuple):
     num_test: int
     image_mean: float  # of the train split's pixels, 0 to 1
     image_std: float
+    hub_id: str | None = None  # on the Hugging Face Hub
+    limitations: str = ""  # of a model that knows only this data set
 
 
 def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset:
@@ -73,6 +75,8 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         num_test=published.num_test,
         image_mean=image_mean,
         image_std=image_std,
+        hub_id=published.hub_id,
+        limitations=published.limitations,
     )
 
 

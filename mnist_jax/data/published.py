@@ -21,6 +21,9 @@ class Published(NamedTuple):
     num_test: int
     raw_name: str | None  # in tensorflow-datasets and below --manual-dir; None: scikit-learn has it
     sha256: Mapping[str, str] | None = None  # of the raw contents; None: not published
+    hub_id: str | None = None  # on the Hugging Face Hub; None: it is not there
+    # What a model that knows only this data set cannot do.
+    limitations: str = "Pictures of another kind, or prepared in another way, are another task."
 
 
 _DIGIT_NAMES = tuple("0123456789")
@@ -37,6 +40,10 @@ PUBLISHED: dict[str, Published] = {
         num_validation=180,
         num_test=360,
         raw_name=None,
+        limitations="The digits were scanned at 8 x 8 pixels and are enlarged, smoother than a "
+        "real 28 x 28 scan: expect less on other pictures, MNIST's among them. The same people "
+        "wrote the train and the test digits, and the test split is small: trust the intervals, "
+        "not the last decimals.",
     ),
     "mnist_v1": Published(
         title="MNIST handwritten digits",
@@ -49,6 +56,10 @@ PUBLISHED: dict[str, Published] = {
         num_validation=5_000,
         num_test=10_000,
         raw_name="mnist",
+        hub_id="ylecun/mnist",
+        limitations="The digits fill 20 x 20 pixels, with their centre of mass in the middle. "
+        "Digits prepared in another way, drawn with thin strokes or written as in another country "
+        "(1, 7) are recognised less often. Decades of research have been tuned on this test split.",
         sha256={
             TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -70,6 +81,10 @@ PUBLISHED: dict[str, Published] = {
         num_validation=5_000,
         num_test=10_000,
         raw_name="fashion_mnist",
+        hub_id="zalando-datasets/fashion_mnist",
+        limitations="The pictures are cut-out, centred product photographs of one shop; people who "
+        "wear the clothes are another task. Shirts, T-shirts, pullovers and coats look alike at "
+        "28 x 28 pixels, and some labels are doubtful: see the confusions.",
         sha256={
             TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -88,5 +103,7 @@ PUBLISHED: dict[str, Published] = {
         num_validation=5_000,
         num_test=10_000,
         raw_name="kmnist",
+        limitations="A class holds several historical shapes of one character; modern print and "
+        "handwriting are another task.",
     ),
 }

@@ -1,34 +1,43 @@
 """Two ONNX files on the same test images and in the same minute, and which is to be served."""
 
-import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm
 
 from mnist_jax.data import Split
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import open_session
 from mnist_jax.models.predict import in_batches
-from mnist_jax.release.latency import measure_ratio
+from mnist_jax.release.intervals import paired_interval
+from mnist_jax.release.latency import LatencyRatio, measure_ratio
+from mnist_jax.release.parity import as_input
 
 MARGIN = 0.005  # of accuracy: what a model may be worse by and still pass for as good
 FASTER, SLOWER = 0.8, 1.25  # ratios of latency that somebody would notice
 BATCH_SIZE = 256  # images; a matter of memory and speed, not of results
 
 
-def compare(candidate: Path, champion: Path, test: Split) -> dict[str, Any]:
-    """Measures two files side by side.
+class Comparison(TypedDict):
+    """Two files on the same test images."""
 
-    Returns:
-        Both accuracies; their difference (candidate less champion) with its paired 95 % interval;
-        `num_gained` and `num_lost`, the images that only the one or only the other gets right;
-        `num_other_class`, those that get different classes; `latency` as `measure_ratio` has it.
-    """
-    classes = [score(path, test).argmax(axis=1) for path in (candidate, champion)]
+    num_examples: int
+    accuracy: float  # the candidate's
+    champion_accuracy: float
+    difference: float  # candidate less champion
+    interval_95: list[float]  # of the difference, paired
+    num_gained: int  # images that only the candidate gets right
+    num_lost: int  # images that only the champion gets right
+    num_other_class: int  # images that get different classes
+    latency: LatencyRatio
+    champion: NotRequired[int]  # its version, in a repository
+
+
+def compare(candidate: Path, champion: Path, test: Split) -> Comparison:
+    """Measures two files side by side."""
+    classes = [score(path, test.images).argmax(axis=1) for path in (candidate, champion)]
     is_right, was_right = (answers == test.labels for answers in classes)
     num_gained, num_lost = int((is_right & ~was_right).sum()), int((was_right & ~is_right).sum())
     n = len(test.labels)
@@ -45,42 +54,17 @@ def compare(candidate: Path, champion: Path, test: Split) -> dict[str, Any]:
     }
 
 
-def score(model: Path, test: Split) -> Float[np.ndarray, "n classes"]:
-    """Returns a file's scores of all images of a split."""
+def score(model: Path, images: np.ndarray) -> Float[np.ndarray, "n classes"]:
+    """Returns a file's scores of images, uint8 or levels 0 to 1 with an axis of channels."""
     session = open_session(model, "all", num_threads=os.cpu_count() or 1)
 
     def run(images):
         return session.run([OUTPUT_NAME], {INPUT_NAME: as_input(images)})[0]
 
-    return in_batches(run, test.images, BATCH_SIZE)
+    return in_batches(run, images, BATCH_SIZE)
 
 
-def as_input(images: np.ndarray) -> Float[np.ndarray, "n 1 28 28"]:
-    """Returns grey levels 0 to 255 as a file takes them: 0 to 1, with a channel."""
-    return images[:, None].astype(np.float32) / 255
-
-
-def paired_interval(num_gained: int, num_lost: int, n: int) -> list[float]:
-    """The 95 % interval of a difference of two accuracies on the same `n` images.
-
-    Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data": one image is added to either kind of disagreement.
-
-    Args:
-        num_gained: images that only the first gets right.
-        num_lost: images that only the second gets right.
-        n: all images.
-
-    Returns:
-        [low, high], within -1 to 1.
-    """
-    gained, lost = (num_gained + 1) / (n + 2), (num_lost + 1) / (n + 2)
-    difference = gained - lost
-    width = norm.ppf(0.975) * math.sqrt((gained + lost - difference**2) / (n + 2))
-    return [float(max(difference - width, -1)), float(min(difference + width, 1))]
-
-
-def judge(comparison: dict[str, Any]) -> tuple[bool, str]:
+def judge(comparison: Comparison) -> tuple[bool, str]:
     """Says whether the candidate is to take the champion's place, and why.
 
     It must be better in one of accuracy and speed and worse in neither. Better in accuracy is a

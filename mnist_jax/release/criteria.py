@@ -3,16 +3,25 @@
 import json
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from scipy.stats import binomtest
 
 from mnist_jax.errors import printable
+from mnist_jax.release.intervals import of_one_among, wilson
+from mnist_jax.release.records import (
+    Criteria,
+    Criterion,
+    Metrics,
+    Release,
+    Run,
+    Training,
+    Verification,
+)
 
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 BYTES_PER_MB = 1_000_000
@@ -22,49 +31,49 @@ MOST_EXAMPLES = 2**31  # no test split has as many; SciPy's intervals fail on fa
 
 
 def judge(
-    config: Mapping[str, Any], run: dict, metrics: dict, training: dict, verification: dict | None
-) -> dict[str, Any]:
+    criteria: Criteria,
+    *,
+    run: Run,
+    metrics: Metrics,
+    training: Training | None,
+    verification: Verification | None,
+) -> Release:
     """Compares each measurement with its criterion; what is missing or absurd never passes.
 
     The point estimate is what is compared; the interval beside it says how sure it is.
 
     Args:
-        config: holds min_test_accuracy and min_per_class_accuracy (0 to 1), max_model_size_mb
-            (MB of 10^6 bytes), max_inference_time_ms and skip_export.
+        criteria: what is asked for.
         run: config.json whole.
         metrics: metrics.json whole; accuracies are computed again from its counts.
-        training: best_epoch, num_epochs, seconds and images_per_s.
+        training: None where the network was not trained here.
         verification: verification.json whole, or None where nothing was exported.
 
     Returns:
-        release.json: verdict ("released" or "refused"), reasons, criteria, and the inputs other
-        than `config`, unchanged. "released" if and only if every criterion passed.
+        release.json: the verdict, and the inputs other than `criteria`, unchanged. "released" if
+        and only if every criterion passed.
     """
-    inputs = {"run": run, "metrics": metrics, "training": training, "verification": verification}
-    problems = _contradictions(inputs)
-    failures = _verification_failures(config, metrics, verification)
-    criteria = [
-        *_accuracy_rows(config, metrics),
+    problems = _contradictions(run, metrics, training, verification)
+    failures = _verification_failures(metrics, verification)
+    rows = [
+        *_accuracy_rows(criteria, metrics),
         _row("metrics_consistent", not problems, "==", True, detail="\n".join(problems)),
         _row("verified", not failures, "==", True, detail="\n".join(failures)),
-        _size_row(config, verification),
-        _latency_row(config, verification),
+        _size_row(criteria, verification),
+        _latency_row(criteria, verification),
     ]
-    reasons = [line for row in criteria if not row["passed"] for line in _reasons(row)]
-    verdict = "released" if all(row["passed"] for row in criteria) else "refused"
-    return {"verdict": verdict, "reasons": reasons, "criteria": criteria, **inputs}
+    return {
+        "verdict": "released" if all(row["passed"] for row in rows) else "refused",
+        "reasons": [line for row in rows if not row["passed"] for line in _reasons(row)],
+        "criteria": rows,
+        "run": run,
+        "metrics": metrics,
+        "training": training,
+        "verification": verification,
+    }
 
 
-def wilson(num_correct: int, num_examples: int) -> list[float]:
-    """The Wilson 95 % interval of a proportion, as [low, high] within 0 to 1."""
-    return _limits(binomtest(num_correct, num_examples).proportion_ci(method="wilson"))
-
-
-def _limits(interval: Any) -> list[float]:
-    return [float(interval.low), float(interval.high)]
-
-
-def show_measured(row: dict[str, Any]) -> str:
+def show_measured(row: Criterion) -> str:
     """A measurement for people: four decimals, three with a unit, six where these would mislead.
 
     So 0.969983 against a threshold of 0.97 is not shown as 0.9700.
@@ -80,17 +89,17 @@ def show_measured(row: dict[str, Any]) -> str:
     return f"{shown} {unit}".rstrip()
 
 
-def show_rule(row: dict[str, Any]) -> str:
+def show_rule(row: Criterion) -> str:
     """What a criterion asks for, for people: ">= 0.97", or "must hold"."""
     return "must hold" if row["threshold"] is True else f"{row['rule']} {_show_threshold(row)}"
 
 
-def table(release: dict) -> Group:
+def table(release: Release) -> Group:
     """The criteria for a terminal of 80 columns: failures first, then remarks, the verdict last."""
     criteria = sorted(release["criteria"], key=lambda row: row["passed"])
-    grid = Table(
-        *("", "criterion", "measured", "rule", "n", "95 % interval"), box=None, padding=(0, 1, 0, 0)
-    )
+    grid = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("", "criterion", "measured", "rule", "n", "95 % interval"):
+        grid.add_column(heading)
     for row in criteria:
         interval = row["interval_95"]
         cells = (
@@ -113,7 +122,7 @@ def table(release: dict) -> Group:
     return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
 
 
-def _show_threshold(row: dict[str, Any]) -> str:
+def _show_threshold(row: Criterion) -> str:
     """The threshold as it was given: 0.97, 50 ms."""
     return f"{row['threshold']:.15g} {row['unit']}".rstrip()
 
@@ -123,38 +132,52 @@ def _side(value: float | int, threshold: float | int) -> int:
     return (value > threshold) - (value < threshold)
 
 
-def _row(name: str, measured: Any, rule: str, threshold: Any, **rest: Any) -> dict[str, Any]:
+def _row(
+    name: str,
+    measured: float | int | bool | None,
+    rule: str,
+    threshold: float | int | bool,
+    *,
+    unit: str = "",
+    n: int | None = None,
+    interval_95: list[float] | None = None,
+    detail: str = "",
+) -> Criterion:
     """One criterion; what was not measured fails, as NaN does: it compares false with all."""
-    row = {"name": name, "measured": measured, "rule": rule, "threshold": threshold}
-    row |= {"unit": "", "n": None, "interval_95": None, "detail": ""} | rest
-    row["passed"] = measured is not None and COMPARE[rule](measured, threshold)
-    interval = row["interval_95"]
-    if interval and rule == ">=" and interval[0] <= threshold <= interval[1]:
-        doubt = f"the threshold lies inside the 95 % interval: n = {row['n']} is too few to be sure"
-        row["detail"] = f"{row['detail']}; {doubt}" if row["detail"] else doubt
-    return row
+    if interval_95 and rule == ">=" and interval_95[0] <= threshold <= interval_95[1]:
+        doubt = f"the threshold lies inside the 95 % interval: n = {n} is too few to be sure"
+        detail = f"{detail}; {doubt}" if detail else doubt
+    return {
+        "name": name,
+        "measured": measured,
+        "rule": rule,
+        "threshold": threshold,
+        "unit": unit,
+        "n": n,
+        "interval_95": interval_95,
+        "detail": detail,
+        "passed": measured is not None and COMPARE[rule](measured, threshold),
+    }
 
 
-def _reasons(row: dict[str, Any]) -> list[str]:
+def _reasons(row: Criterion) -> list[str]:
     """Why a criterion refused, and by how much; one line each."""
-    name, measured, threshold, unit, detail = (
-        row[key] for key in ("name", "measured", "threshold", "unit", "detail")
-    )
+    name, measured, detail = row["name"], row["measured"], row["detail"]
     if isinstance(measured, bool):
         return [f"{name}: {line}" for line in detail.split("\n")]
     if measured is None:
         return [f"{name} was not measured: {detail}"]
     side = {">=": "below", "<=": "above", "<": "not below"}[row["rule"]]
     line = f"{name} {show_measured(row)} is {side} {_show_threshold(row)}"
-    if measured != threshold:
-        line += f" by {abs(measured - threshold):.3g} {unit}".rstrip()
+    if measured != row["threshold"]:
+        line += f" by {abs(measured - row['threshold']):.3g} {row['unit']}".rstrip()
     return [f"{line}; {detail}" if detail else line]
 
 
-def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, Any]]:
+def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     """The criteria on the whole test set and on the worst class."""
     whole = _proportion(metrics)
-    threshold = config["min_test_accuracy"]
+    threshold = criteria.min_test_accuracy
     rows = [_row("test_accuracy", rule=">=", threshold=threshold, **whole)]
     if whole["n"] is None or whole["n"] >= NUM_EXAMPLES_TO_DOUBT_PERFECTION:
         doubt = "without one error, look for test images among the training images"
@@ -164,17 +187,12 @@ def _accuracy_rows(config: Mapping[str, Any], metrics: dict) -> list[dict[str, A
     if not isinstance(classes, list) or not all(isinstance(row, dict) for row in classes):
         classes = []
     worst = _worst_class(classes)
-    threshold = config["min_per_class_accuracy"]
+    threshold = criteria.min_per_class_accuracy
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
 
 
-def _worst_class(classes: list[dict]) -> dict[str, Any]:
-    """The lowest accuracy as a row's measured, n, interval_95, detail; of equals, the least n.
-
-    What was picked for being the lowest is likelier too low than too high: of ten equal classes,
-    the plain interval of the one picked holds its true accuracy in 75 % of the cases only. So this
-    one is exact and Bonferroni's, which holds in at least 95 % whichever class is picked.
-    """
+def _worst_class(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The lowest accuracy as a row's measured, n, interval_95, detail; of equals, the least n."""
     rows = [(_proportion(row), row.get("class_name")) for row in classes]
     rows = rows or [(_proportion({}), None)]
     worst, name = min(
@@ -183,8 +201,8 @@ def _worst_class(classes: list[dict]) -> dict[str, Any]:
         key=lambda pair: (pair[0]["measured"], pair[0]["n"]) if pair[0]["n"] else (-1, 0),
     )
     if worst["n"]:
-        counts = binomtest(round(worst["measured"] * worst["n"]), worst["n"])
-        worst["interval_95"] = _limits(counts.proportion_ci(1 - 0.05 / len(rows), method="exact"))
+        num_correct = round(worst["measured"] * worst["n"])
+        worst["interval_95"] = of_one_among(num_correct, worst["n"], len(rows))
     worst["detail"] = f"worst class: {name}"
     if worst["n"] and len(rows) > 1 and len({row["measured"] for row, _ in rows}) == 1:
         worst["detail"] = f"all classes alike; n and interval of the smallest, {name}"
@@ -195,7 +213,7 @@ def _are_counts(num_correct: int, num_examples: int) -> bool:
     return 0 <= num_correct <= num_examples and 0 < num_examples < MOST_EXAMPLES
 
 
-def _proportion(counts: dict) -> dict[str, Any]:
+def _proportion(counts: Mapping[str, Any]) -> dict[str, Any]:
     """num_correct of num_examples as a row's measured (0 to 1), n, interval_95 and detail."""
     num_correct, n = counts.get("num_correct"), counts.get("num_examples")
     if type(num_correct) is not int or type(n) is not int or not _are_counts(num_correct, n):
@@ -205,36 +223,39 @@ def _proportion(counts: dict) -> dict[str, Any]:
     return {"measured": num_correct / n, "n": n, "interval_95": interval, "detail": ""}
 
 
-def _size_row(config: Mapping[str, Any], verification: dict | None) -> dict[str, Any]:
+def _size_row(criteria: Criteria, verification: Verification | None) -> Criterion:
     """The ONNX file's size on disk."""
     size_mb, detail = None, "there is no ONNX file"
     with suppress(KeyError, TypeError):
-        size_bytes = (verification or {})["files"]["onnx"]["size_bytes"]
+        size_bytes = _given(verification)["files"]["onnx"]["size_bytes"]
         detail = f"{size_bytes} bytes; 1 MB is 10^6 bytes"
         size_mb = size_bytes / BYTES_PER_MB if size_bytes > 0 else None
-    threshold = config["max_model_size_mb"]
+    threshold = criteria.max_model_size_mb
     return _row("model_size_mb", size_mb, "<=", threshold, unit="MB", detail=detail)
 
 
-def _latency_row(config: Mapping[str, Any], verification: dict | None) -> dict[str, Any]:
+def _latency_row(criteria: Criteria, verification: Verification | None) -> Criterion:
     """The ONNX file's latency: the 90th percentile of single images on one thread."""
     p90_ms, detail = None, "no ONNX file was timed"
     with suppress(KeyError, TypeError):
-        timed = (verification or {})["latency"]
+        timed = _given(verification)["latency"]
         detail = f"p90 of {timed['num_runs']} runs, batch {timed['batch_size']}, {timed['cpu']}"
         if timed["stable"] is not True:
             detail += "; the timing did not settle, measure again on a quiet machine"
         if 0 < timed["p50_ms"] <= timed["p90_ms"] <= timed["p99_ms"] < math.inf:
             p90_ms = timed["p90_ms"]
-    threshold = config["max_inference_time_ms"]
+    threshold = criteria.max_inference_time_ms
     return _row("inference_time_ms", p90_ms, "<=", threshold, unit="ms", detail=detail)
 
 
-def _verification_failures(
-    config: Mapping[str, Any], metrics: dict, verification: dict | None
-) -> list[str]:
+def _given(verification: Verification | None) -> Mapping[str, Any]:
+    """What a file holds that any program may have written, and so can lack any key."""
+    return {} if verification is None else {**verification}
+
+
+def _verification_failures(metrics: Metrics, verification: Verification | None) -> list[str]:
     """Why the files on disk are not proven, one line each; empty if they are."""
-    if config["skip_export"] or verification is None:
+    if verification is None:
         return ["export was skipped, and a run without export is never a release"]
     try:
         accuracy, checks = verification["accuracy"], verification["checks"]
@@ -254,11 +275,11 @@ def _verification_failures(
     return []
 
 
-def _contradictions(inputs: dict) -> list[str]:
+def _contradictions(run: Run, metrics: Metrics, *others: Any) -> list[str]:
     """What the measurements say that cannot be true of one test set, one line each."""
     try:
-        json.dumps(inputs, allow_nan=False)
-        metrics, classes = inputs["metrics"], inputs["metrics"]["per_class"]
+        json.dumps([run, metrics, others], allow_nan=False)
+        classes = metrics["per_class"]
         n, num_correct = metrics["num_examples"], metrics["num_correct"]
         counts = [(row["num_examples"], row["num_correct"]) for row in classes]
         diagonal = [(sum(row), row[i]) for i, row in enumerate(metrics["confusion_matrix"])]

@@ -1,7 +1,6 @@
 """What a finished run was trained on and what it exported, for the commands after it."""
 
 import argparse
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 from mnist_jax import data
 from mnist_jax.data import Dataset
 from mnist_jax.errors import UserError
-from mnist_jax.files import read_json
+from mnist_jax.files import sha256
 from mnist_jax.flags import expand_home
-from mnist_jax.run import paths
+from mnist_jax.release.records import FileFacts, read_files
 from mnist_jax.run.paths import EXPORTED
 
 
@@ -55,21 +54,20 @@ def find_onnx(run_dir: Path) -> Path:
     Raises:
         UserError: it is missing, or has changed since.
     """
-    path, verification = run_dir / EXPORTED["onnx"], run_dir / paths.VERIFICATION
-    files = read_json(verification)["files"] if verification.is_file() else {}
-    check_exported(run_dir, path, files.get("onnx"))
+    path = run_dir / EXPORTED["onnx"]
+    check_exported(run_dir, path, read_files(run_dir).get("onnx"))
     return path
 
 
-def check_exported(run_dir: Path, path: Path, described: Mapping[str, Any] | None) -> None:
-    """Holds an exported file to what was said of it when it was verified.
+def check_exported(run_dir: Path, path: Path, described: FileFacts | None) -> None:
+    """Checks that an exported file is the one that was verified.
 
     Raises:
         UserError: it is missing, or has changed since.
     """
     if described is None or not path.is_file():
         raise UserError(f"{run_dir} has no {path.name}; run scripts/export {run_dir} first")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
+    if sha256(path) != described["sha256"]:
         raise UserError(
             f"{path} is not the file that was verified; run scripts/export {run_dir} again"
         )

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import onnxruntime
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from mnist_jax.export.interface import INPUT_NAME
 from mnist_jax.export.session import open_session
+from mnist_jax.release.records import Latency
 from mnist_jax.run.environment import cpu_name
 
 WARM_UP_S, WINDOW_S, MAX_MEASURING_S = 0.2, 0.2, 3.0
@@ -17,14 +18,26 @@ NUM_STABLE_WINDOWS, STABLE_RATIO = 3, 1.05  # the medians of so many in a row li
 NUM_ROUNDS, ROUND_S = 30, 0.05  # of two files in turn
 
 
+class LatencyRatio(TypedDict):
+    """Two files timed in turn; what has no unit is a ratio, the candidate's by the champion's."""
+
+    ratio: float  # median over the rounds
+    ratio_10_90: list[float]  # 10th and 90th percentile
+    num_rounds: int
+    p50_ms: float  # the candidate's
+    champion_p50_ms: float
+    cpu: str
+    onnxruntime: str
+
+
 def measure_latency(
-    model: bytes | Path, image: Float[np.ndarray, "1 1 side side"]
-) -> dict[str, Any]:
+    model: bytes | Path, image: Float[np.ndarray, "1 channels side side"]
+) -> Latency:
     """Times single images on one thread that does not spin, as a server would run it.
 
     Args:
         model: an ONNX file, or its content.
-        image: one image, grey levels 0 to 1.
+        image: one image of the size that the file takes, levels 0 to 1.
 
     Returns:
         Milliseconds of loading, of the first call, and percentiles over the last three windows of
@@ -53,7 +66,9 @@ def measure_latency(
     return {
         "batch_size": 1,
         "threads": 1,
-        **{f"p{percent}_ms": float(np.percentile(runs_ms, percent)) for percent in (50, 90, 99)},
+        "p50_ms": float(np.percentile(runs_ms, 50)),
+        "p90_ms": float(np.percentile(runs_ms, 90)),
+        "p99_ms": float(np.percentile(runs_ms, 99)),
         "num_runs": len(runs_ms),
         "num_windows": len(windows),
         "stable": bool(stable),
@@ -65,14 +80,9 @@ def measure_latency(
 
 
 def measure_ratio(
-    candidate: Path, champion: Path, image: Float[np.ndarray, "1 1 28 28"]
-) -> dict[str, Any]:
-    """Times two files in turn, so that whatever else the machine does meets both alike.
-
-    Returns:
-        `ratio`: the median over the rounds of the candidate's latency by the champion's;
-        `ratio_10_90`: the 10th and 90th percentile; the medians of both in milliseconds.
-    """
+    candidate: Path, champion: Path, image: Float[np.ndarray, "1 channels side side"]
+) -> LatencyRatio:
+    """Times two files in turn, so that what else the machine does affects both alike."""
     sessions = [open_session(path, "all", num_threads=1) for path in (candidate, champion)]
 
     def median_ms(session):

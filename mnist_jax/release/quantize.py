@@ -6,7 +6,6 @@ seen on a slice of the train split.
 """
 
 import argparse
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,8 @@ from mnist_jax.data import Split
 from mnist_jax.data.arrays import split_off
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.export.interface import INPUT_NAME
-from mnist_jax.files import write_bytes, write_json
-from mnist_jax.release import compare
-from mnist_jax.release import inputs as run_data
+from mnist_jax.files import sha256, write_bytes, write_json
+from mnist_jax.release import compare, inputs, parity
 from mnist_jax.run import folder as run_folder
 
 PATH, REPORT = "models/mnist_model.int8.onnx", "logs/quantization.json"
@@ -39,15 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 where the variant may be published, 1 where a criterion refused, 2 on a mistake."""
     parser = command.Parser("scripts/quantize", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
-    run_data.add_flags(parser)
+    inputs.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
 def _act(options: argparse.Namespace) -> int:
     run_dir = options.run_dir
     run = run_folder.read_run(run_dir)
-    source = run_data.find_onnx(run_dir)
-    dataset, side = run_data.prepare_data(run, options), run["config"]["image_side"]
+    source = inputs.find_onnx(run_dir)
+    dataset, side = inputs.prepare_data(run, options), run["config"]["image_side"]
     with run_folder.lock(run_dir):
         train = data.read(dataset, "train", side)
         _, calibration = split_off(train, min(NUM_CALIBRATION_IMAGES, len(train.labels)))
@@ -109,7 +107,7 @@ def judge(source: Path, variant: Path, test: Split) -> dict[str, Any]:
 
     Returns:
         `quantization.json`: verdict ("released" or "refused"), reasons, criteria, the comparison
-        they stand on, and both files' sums.
+        they stand on, and both files' SHA-256.
     """
     comparison = compare.compare(variant, source, test)
     sizes = [path.stat().st_size for path in (variant, source)]
@@ -125,7 +123,7 @@ def judge(source: Path, variant: Path, test: Split) -> dict[str, Any]:
         for row in criteria
         if not row["passed"]
     ]
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (variant, source)]
+    digests = [sha256(path) for path in (variant, source)]
     return {
         "verdict": "refused" if reasons else "released",
         "reasons": reasons,
@@ -154,7 +152,7 @@ def _reader(calibration: Split) -> Any:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches = ({INPUT_NAME: compare.as_input(i[None])} for i in calibration.images)
+            self._batches = ({INPUT_NAME: parity.as_input(i[None])} for i in calibration.images)
 
         def get_next(self) -> Any:
             return next(self._batches, None)

@@ -4,14 +4,13 @@ A run's exported files are held against its verification, a version's files agai
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mnist_jax import command
 from mnist_jax.errors import UserError
-from mnist_jax.files import read_json
+from mnist_jax.files import read_json, sha256
 from mnist_jax.repository import layout, sign
 from mnist_jax.run import paths
 
@@ -94,7 +93,7 @@ def _check_run(run_dir: Path) -> str:
     files = (release["verification"] or {"files": {}})["files"].values()
     for entry in files:
         path = run_dir / entry["path"]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        if not path.is_file() or sha256(path) != entry["sha256"]:
             raise UserError(f"{path} is not what was verified; run scripts/export {run_dir} again")
     return f"{run_dir}: {release['verdict']}, {len(files)} exported files"
 

@@ -1,12 +1,12 @@
 """A bill of materials of a model, in CycloneDX: what it is, was made of, and how well it does."""
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_jax.release.criteria import wilson
+from mnist_jax.files import json_sha256, sha256
+from mnist_jax.release.intervals import wilson
 
 SPEC_VERSION = "1.6"
 PUBLISHER = "mnist_jax"
@@ -38,7 +38,7 @@ def make_bom(
         "name": name,
         "version": str(number),
         "description": f"{metrics['model_id']} on {dataset['title']}; {release['verdict']}",
-        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(model).hexdigest()}],
+        "hashes": [{"alg": "SHA-256", "content": sha256(model)}],
         "licenses": [{"license": {"id": "Apache-2.0"}}],
         "externalReferences": [{"type": "model-card", "url": "card/mnist_model_card.md"}],
         "properties": [
@@ -87,7 +87,7 @@ def make_bom(
             {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
         ],
     }
-    digest = hashlib.sha256(json.dumps(bom, sort_keys=True).encode()).hexdigest()
+    digest = json_sha256(bom)
     bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
     return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
 

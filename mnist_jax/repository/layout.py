@@ -9,7 +9,6 @@ Renaming one link therefore moves the champion's number and Triton's configurati
 repository whose links were replaced by copies of what they point to reads the same.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.files import sha256
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
 VERSION_NUMBER = re.compile(r"[1-9][0-9]{0,8}\Z")
@@ -149,7 +149,7 @@ def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             contents[name] = (folder / name).read_bytes()
         except OSError as error:
             raise UserError(f"{folder / name}: {error.strerror}; {remedy}") from error
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
+        if sha256(contents[name]) != digest:
             raise UserError(f"{folder / name} is not what was published; {remedy}")
     try:
         manifest = json.loads(contents[MANIFEST])

@@ -4,7 +4,7 @@ A new version meets the champion on the test set before it may take its place.
 """
 
 import argparse
-import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,8 @@ from mnist_jax import command, data
 from mnist_jax.config import PLACES
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
-from mnist_jax.files import read_json
-from mnist_jax.release import compare, quantize
-from mnist_jax.release import inputs as run_data
+from mnist_jax.files import read_json, sha256
+from mnist_jax.release import compare, inputs, parity, quantize
 from mnist_jax.repository import layout, sign, store
 from mnist_jax.repository.bom import make_bom
 from mnist_jax.repository.layout import MODEL_NAME, Version
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--promote", nargs=2, metavar=("NAME", "VERSION"), help="make this version the champion"
     )
-    run_data.add_flags(parser)
+    inputs.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
@@ -90,13 +89,17 @@ def publish(options: argparse.Namespace) -> None:
     run = run_folder.read_run(options.run_dir)
     candidate = read_candidate(options.run_dir, run, options.variant, options.force)
     suffix = "" if options.variant == "float32" else f"_{options.variant}"
-    name = run["dataset"]["dataset_id"] + suffix if options.name is None else options.name
+    name = (
+        default_name(run["dataset"]["dataset_id"]) + suffix
+        if options.name is None
+        else options.name
+    )
     if not MODEL_NAME.match(name):
         raise UserError(
             f"name {name!r} is not made of letters, digits, _ and -; give another --name"
         )
     repository = options.repository
-    dataset, side = run_data.prepare_data(run, options), run["config"]["image_side"]
+    dataset, side = inputs.prepare_data(run, options), run["config"]["image_side"]
     test = data.read(dataset, "test", side)
     with store.lock(repository):
         champion = check_fits(repository, name, candidate, side)
@@ -132,6 +135,11 @@ def publish(options: argparse.Namespace) -> None:
         print(f"  scripts/publish --promote {name} {number} --repository {repository}")
 
 
+def default_name(dataset_id: str) -> str:
+    """Returns a data set's id as the name of a model: letters, digits, `_` and `-` alone."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", dataset_id).strip("_") or "model"
+
+
 def read_candidate(
     run_dir: Path, run: dict[str, Any], variant: str, forced_because: str | None
 ) -> Candidate:
@@ -154,7 +162,7 @@ def read_candidate(
             raise UserError(f"{path} was made of another export; run scripts/quantize again")
         if verdict == "released":
             verdict, reasons = quantization["verdict"], quantization["reasons"]
-    run_data.check_exported(run_dir, path, described)
+    inputs.check_exported(run_dir, path, described)
     if verdict == "released" and forced_because is not None:
         raise UserError(f"{run_dir} is released, there is nothing to force; leave --force out")
     if verdict != "released" and forced_because is None:
@@ -171,7 +179,7 @@ def check_fits(repository: Path, name: str, candidate: Candidate, side: int) -> 
     Raises:
         UserError: it is one of the versions already, or has other classes, images or data.
     """
-    digest = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+    digest = sha256(candidate.path)
     labels = tuple(candidate.release["metrics"]["class_names"])
     data_hash = candidate.release["run"]["dataset"]["data_hash"]
     for number in layout.list_versions(repository, name):
@@ -213,7 +221,7 @@ def make_files(
         layout.LABELS: "".join(f"{label}\n" for label in labels).encode(),
         layout.CONFIG: make_config(name, model, served).encode(),
         layout.BOM: make_bom(name, number, model, candidate.release, candidate.quantization),
-        f"{layout.WARM_UP}/{WARM_UP_FILE}": compare.as_input(test.images[:1]).tobytes(),
+        f"{layout.WARM_UP}/{WARM_UP_FILE}": parity.as_input(test.images[:1]).tobytes(),
     }
     for path in sorted(card.rglob("*")):
         if path.is_file():

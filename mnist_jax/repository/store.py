@@ -6,7 +6,6 @@ whole, since a folder without a configuration is what Triton does not start with
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_jax.errors import UserError
-from mnist_jax.files import write_bytes
+from mnist_jax.files import sha256, write_bytes
 from mnist_jax.repository.layout import (
     CARD,
     CHAMPION,
@@ -158,7 +157,7 @@ def promote(repository: Path, name: str, number: int) -> None:
 
 
 def _describe(content: bytes) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return {"sha256": sha256(content), "size_bytes": len(content)}
 
 
 def _sync(folder: Path) -> None:

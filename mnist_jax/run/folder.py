@@ -11,6 +11,7 @@ from typing import Any
 from mnist_jax.config import PLACES, default, validate
 from mnist_jax.errors import StoppedError, Terminated, UserError, first_line
 from mnist_jax.files import UNFINISHED, read_json
+from mnist_jax.run import own_code
 from mnist_jax.run.paths import CONFIG, FOLDERS, HISTORY, LOG, RELEASE, RELEASED, SPENT, TRAINING
 
 
@@ -48,6 +49,23 @@ def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                 ) from error
             raise
         _check_present(run_dir, handle)
+
+
+@contextmanager
+def lent(run_dir: Path) -> Iterator[None]:
+    """Makes a folder for a proof without a training, or takes one that holds an earlier proof.
+
+    Raises:
+        UserError: the folder cannot be made or written, is in use, or holds anything else.
+    """
+    _make(run_dir)
+    with lock(run_dir):
+        if (run_dir / CONFIG).exists() or (
+            any(run_dir.iterdir()) and not any((run_dir / name).exists() for name in (LOG, RELEASE))
+        ):
+            raise UserError(f"{run_dir} is not empty and holds no proof; give another folder")
+        remove_leftovers(run_dir)
+        yield
 
 
 @contextmanager
@@ -173,7 +191,9 @@ def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
     remove_leftovers(run_dir)
     if is_finished(run_dir):
         raise UserError(f"{run_dir} holds a finished run; give another --output-dir")
-    before = read_config(run_dir)["config"]
+    run = read_config(run_dir)
+    own_code.check_unchanged(run.get("own_code", {}))
+    before = run["config"]
     changed = [
         key
         for key in sorted(config)
@@ -206,7 +226,8 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     A key that the configuration did not have yet gets its default, which does what was done then.
 
     Raises:
-        UserError: there is no finished run, or its `config.json` holds what no run writes.
+        UserError: there is no finished run, its `config.json` holds what no run writes, or the
+            user's own code that it names has changed.
     """
     if not is_finished(run_dir):
         raise UserError(f"{run_dir} holds no finished run; name the folder of one")
@@ -222,6 +243,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         raise UserError(
             f"{run_dir / CONFIG} is not what a run writes ({first_line(error)}); it is damaged"
         ) from error
+    own_code.check_unchanged(run.get("own_code", {}))
     return run | {"config": config}
 
 

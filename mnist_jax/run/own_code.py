@@ -1,12 +1,13 @@
 """The user's own code: named as `path/to/file.py:Name` or `package.module:Name`, loaded, hashed."""
 
-import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mnist_jax import files
 from mnist_jax.errors import UserError, first_line
 
 
@@ -49,21 +50,59 @@ def sha256(reference: str) -> str:
     place, _, _ = reference.rpartition(":")
     path = place
     if not place.endswith(".py"):
-        found = importlib.util.find_spec(place)
+        try:
+            found = importlib.util.find_spec(place)
+        except ImportError:  # of the package above it
+            found = None
         path = found.origin if found and found.origin else place
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return files.sha256(Path(path).expanduser())
     except OSError as error:
         raise UserError(
             f"{path}, which {reference} names, cannot be read ({error.strerror}); put it back"
         ) from error
 
 
+def short_name(reference: str) -> str:
+    """Returns the name for cards and metadata: an id as it is, a class of a file in lower case."""
+    return reference.rpartition(":")[2].lower() if is_reference(reference) else reference
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns which keys of a configuration name the user's own code, and its SHA-256.
+
+    Raises:
+        UserError: it is gone.
+    """
+    return {
+        key: {"reference": config[key], "sha256": sha256(config[key])}
+        for key in ("model_id", "criterion_id")
+        if is_reference(config[key])
+    }
+
+
+def check_unchanged(recorded: Mapping[str, Mapping[str, str]]) -> None:
+    """Makes sure that the user's own code is what a run was made with.
+
+    Args:
+        recorded: from `describe`, when the run began.
+
+    Raises:
+        UserError: a file has changed, or is gone.
+    """
+    for key, code in recorded.items():
+        if (now := sha256(code["reference"])) != code["sha256"]:
+            raise UserError(
+                f"{key} names {code['reference']}, which has changed since the run was made: its "
+                f"SHA-256 was {code['sha256'][:16]}, and is {now[:16]}; restore the file"
+            )
+
+
 def _load_file(path: Path) -> Any:
     path = path.expanduser().absolute()
     if not path.is_file():
         raise FileNotFoundError(path)
-    name = f"own_code_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = f"own_code_{files.sha256(str(path).encode())[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

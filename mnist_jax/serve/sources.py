@@ -1,13 +1,12 @@
 """Where the models to serve come from: a model repository, or one run."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mnist_jax.errors import UserError
-from mnist_jax.files import read_json
+from mnist_jax.files import read_json, sha256
 from mnist_jax.repository import layout
 
 # In a run's folder, as mnist_jax.run.folder and mnist_jax.export have them.
@@ -74,7 +73,7 @@ class Run:
             model = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; scripts/export writes it again") from error
-        if hashlib.sha256(model).hexdigest() != verified:
+        if sha256(model) != verified:
             raise UserError(f"{path} is not what was verified; scripts/export writes it again")
         labels = read_json(self._path / CONFIG)["dataset"]["class_names"]
         return layout.Version(name, number, path, model, tuple(labels), {})

@@ -40,7 +40,8 @@ from mnist_jax.models.network import (
     take_apart,
 )
 from mnist_jax.models.predict import Predictor, Trained
-from mnist_jax.release.criteria import wilson
+from mnist_jax.release import compare
+from mnist_jax.release.intervals import wilson
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log as log_module
 from mnist_jax.run import paths
@@ -268,9 +269,7 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         shape = (CANVAS_SIDE, CANVAS_SIDE, 1)
         write_bytes(file, onnx.to_bytes(trained.model(), shape, metadata))
         images, labels = fixed_pairs(data.read(dataset, "test", CANVAS_SIDE), num_classes)
-        counts = scoring.count_right(
-            scoring.with_file(file)(images), trained.scores(images), labels
-        )
+        counts = scoring.count_right(compare.score(file, images), trained.scores(images), labels)
         interval = wilson(counts["num_correct"], counts["num_examples"])
         accuracy = counts["num_correct"] / counts["num_examples"]
         figures = {

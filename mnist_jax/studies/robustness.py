@@ -1,14 +1,15 @@
-"""`scripts/robustness RUN_DIR`: how a finished run's model takes turned and distorted digits.
+"""`scripts/robustness RUN_DIR`: accuracy of a finished run on rotated and distorted digits.
 
-Every image of the test split is turned by fixed angles. A model for a canvas of 40 pixels or more
+Every image of the test split is rotated by fixed angles. A model for a canvas of 40 pixels or more
 is also shown each digit at a random place, as it was in training, and under a random affine
 transformation with the ranges of affNIST (T. Tieleman, www.cs.toronto.edu/~tijmen/affNIST), which
-it was not. What is random is seeded: every model gets the same images. The ONNX file and the
-network in JAX are both asked.
+it was not. What is random is seeded: every model gets the same images. The images are scored with
+the ONNX file and with JAX.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from mnist_jax import command, data, pipeline
 from mnist_jax.card import model_card, plots
 from mnist_jax.files import read_json, write_json
 from mnist_jax.models.network import num_exported_parameters
-from mnist_jax.release import inputs as run_data
-from mnist_jax.release.criteria import wilson
+from mnist_jax.release import compare, inputs
+from mnist_jax.release.intervals import wilson
 from mnist_jax.run import folder as run_folder
-from mnist_jax.run import paths
+from mnist_jax.run import own_code, paths
 from mnist_jax.studies import scoring
 from mnist_jax.train import run_as_program
 
@@ -38,7 +39,7 @@ Images = UInt8[np.ndarray, "n side side"]
 
 
 def rotate(images: Images, degrees: int) -> Images:
-    """Turns each image counter-clockwise about its centre; bilinear, black outside."""
+    """Rotates each image counter-clockwise about its centre; bilinear, black outside."""
     return _resample(images, np.stack([_rotation(degrees)] * len(images)))
 
 
@@ -51,7 +52,7 @@ def place(images: Images, generator: np.random.Generator) -> Images:
 
 
 def distort(images: Images, generator: np.random.Generator) -> Images:
-    """Turns, shears and scales each image at random, then moves it to where no ink is lost."""
+    """Rotates, shears and scales each image at random, then moves it to where no ink is lost."""
     n = len(images)
     angles = generator.uniform(-MAX_ROTATION_DEGREES, MAX_ROTATION_DEGREES, n)
     shears = generator.uniform(-MAX_SHEAR, MAX_SHEAR, n)
@@ -69,7 +70,7 @@ def distort(images: Images, generator: np.random.Generator) -> Images:
 
 
 def _rotation(degrees: int | float) -> Float[np.ndarray, "2 2"]:
-    """Returns the matrix that turns (row, column) counter-clockwise, as seen on a screen."""
+    """Returns the matrix that rotates (row, column) counter-clockwise, as seen on a screen."""
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.array([[cosine, -sine], [sine, cosine]])
 
@@ -141,37 +142,25 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 where file and network agree, 1 where they do not, 2 on a mistake."""
     parser = command.Parser("scripts/robustness", __doc__)
     parser.add_argument("run_dir", type=Path, help="the folder of a finished run")
-    parser.add_argument(
-        *("beside",),
-        type=Path,
-        nargs="*",
-        help="folders of measured runs, drawn into the same picture",
-    )
+    help_beside = "folders of measured runs, drawn into the same picture"
+    parser.add_argument("beside", type=Path, nargs="*", help=help_beside)
     parser.add_argument("--num-images", "--num_images", type=int, help="only the first so many")
-    parser.add_argument(
-        "--data-dir", "--data_dir", type=expand_home, help="as in the run, unless given"
-    )
-    parser.add_argument(
-        "--manual-dir", "--manual_dir", type=expand_home, help="as in the run, unless given"
-    )
+    inputs.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
 def _act(options: argparse.Namespace) -> int:
     run_dir = options.run_dir
-    config = run_folder.read_run(run_dir)["config"]
-    file = run_data.find_onnx(run_dir)
+    run = run_folder.read_run(run_dir)
+    config, file = run["config"], inputs.find_onnx(run_dir)
     others = [read_json(folder / paths.ROBUSTNESS) for folder in options.beside]
-    for key in ("data_dir", "manual_dir"):
-        if getattr(options, key) is not None:
-            config[key] = getattr(options, key)
     with run_folder.lock(run_dir):
-        dataset = pipeline.prepare_data(config)
+        dataset = inputs.prepare_data(run, options)
         trained = pipeline.load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test", config["image_side"])
         images, labels = (array[: options.num_images] for array in test)
         figures = {
-            "model_id": config["model_id"],
+            "model_id": own_code.short_name(config["model_id"]),
             "dataset_id": config["dataset_id"],
             "image_side": config["image_side"],
             "num_parameters": num_exported_parameters(trained.params),
@@ -180,7 +169,7 @@ def _act(options: argparse.Namespace) -> int:
             "challenges": measure(
                 images,
                 labels,
-                scoring.with_file(file),
+                partial(compare.score, file),
                 trained.scores,
             ),
         }

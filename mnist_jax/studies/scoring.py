@@ -1,33 +1,11 @@
-"""Scores of many images by an ONNX file, and how they compare with the network's in JAX."""
+"""How the answers of an ONNX file compare with those of the network in JAX."""
 
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
-from mnist_jax.export.session import open_session
-from mnist_jax.models.network import images_to_float
-from mnist_jax.models.predict import in_batches
-from mnist_jax.release.verify import channels_first
-
-BATCH_SIZE = 250  # images; a matter of memory and speed, not of results
 NEAR_TIE = 2e-5  # two scores that may each be off by 1e-5 can change places when so close
-
-Score = Callable[[UInt8[np.ndarray, "n side side"]], Float[np.ndarray, "n classes"]]
-
-
-def with_file(path: Path) -> Score:
-    """Returns the function from images (uint8) to scores, computed by an ONNX file."""
-    session = open_session(path, "all", num_threads=os.cpu_count() or 1)
-
-    def run(images):
-        return session.run([OUTPUT_NAME], {INPUT_NAME: channels_first(images_to_float(images))})[0]
-
-    return lambda images: in_batches(run, images, BATCH_SIZE)
 
 
 def answers(scores: Float[np.ndarray, "n classes"], num_labels: int) -> np.ndarray:

@@ -19,9 +19,13 @@ from PIL import Image
 from mnist_jax import config as config_module
 from mnist_jax import flags
 from mnist_jax.card import model_card
+from mnist_jax.data.published import PUBLISHED
 from mnist_jax.errors import UserError, printable
 from mnist_jax.files import write_json
+from mnist_jax.models.network import SCORES
 from mnist_jax.release import criteria as release
+from mnist_jax.release.intervals import wilson
+from mnist_jax.release.records import Criteria
 
 MATRIX = [[975, 3, 2], [4, 1130, 1], [9, 11, 1012]]
 NASTY = ["a|b", "<b>&`*_x_*`", "two\nlines | [link](http://x)"]
@@ -50,6 +54,8 @@ def make_run(names, **changes):
             "num_test": 3_147,
             "image_mean": 0.1307,
             "image_std": 0.3081,
+            "hub_id": PUBLISHED[config["dataset_id"]].hub_id,
+            "limitations": PUBLISHED[config["dataset_id"]].limitations,
         },
         "environment": {
             "python": "3.11.7",
@@ -79,6 +85,8 @@ def make_metrics(names, dataset_id="mnist_v1"):
         "model_id": "mnist_cnn_v1",
         "dataset_id": dataset_id,
         "criterion_id": "nll",
+        "outputs": "logits",
+        "image_shape": [28, 28, 1],
         "split": "test",
         "num_examples": 3147,
         "num_correct": 3117,
@@ -141,7 +149,13 @@ def write_card(
     run = make_run(names, dataset_id=dataset_id, **changes)
     training = {"best_epoch": 2, "num_epochs": 3, "seconds": 61.5, "images_per_s": 4200.0}
     metrics = make_metrics(names, dataset_id)
-    verdict = release.judge(run["config"], run, metrics, training, verification)
+    verdict = release.judge(
+        Criteria.of(run["config"]),
+        run=run,
+        metrics=metrics,
+        training=training,
+        verification=verification,
+    )
     epoch = {"train_loss": 0.05, "train_accuracy": 0.98}
     write_json(run_dir / "logs" / "release.json", verdict)
     write_json(run_dir / "logs" / "history.json", {"best_epoch": 2, "epochs": [epoch] * 3})
@@ -228,7 +242,48 @@ def test_digits_are_not_on_the_hub_and_a_run_without_export_has_no_onnx_library(
 @pytest.mark.parametrize("dataset_id", config_module.DATASET_IDS)
 def test_every_data_set_has_limitations_of_its_own(dataset_id, tmp_path):
     card = write_card(tmp_path, dataset_id=dataset_id)
-    assert model_card.LIMITATIONS[dataset_id] in section(card, "Limitations")
+    said = section(card, "Limitations")
+    assert f"- {PUBLISHED[dataset_id].limitations}\n" in said
+    others = {other.limitations for other in PUBLISHED.values()}
+    assert len(others) == len(PUBLISHED) and model_card.LIMITATIONS not in others
+
+
+def test_a_data_set_without_facts_gets_the_limitations_of_all(tmp_path):
+    write_card(tmp_path)
+    path = tmp_path / "logs" / "release.json"
+    verdict = json.loads(path.read_text())
+    verdict["metrics"]["dataset_id"] = verdict["run"]["dataset"]["dataset_id"] = "own_v1"
+    for key in ("limitations", "hub_id", "license"):
+        del verdict["run"]["dataset"][key]
+    write_json(path, verdict)
+    model_card.write(tmp_path)
+    card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
+    assert model_card.LIMITATIONS in section(card, "Limitations")
+    assert "| licence | not known |" in section(card, "Data")
+    assert ModelCard(card).data.datasets is None
+
+
+def test_a_card_of_a_network_that_was_trained_elsewhere_says_what_is_not_known(tmp_path):
+    write_card(tmp_path)
+    path = tmp_path / "logs" / "release.json"
+    verdict = json.loads(path.read_text())
+    verdict["training"] = verdict["metrics"]["validation"] = None
+    verdict["run"] |= {"config": None, "config_hash": None}
+    verdict["run"]["dataset"] = {"dataset_id": "own_images", "num_test": 3147}
+    verdict["metrics"]["image_shape"] = [32, 32, 3]
+    write_json(path, verdict)
+    (tmp_path / "logs" / "history.json").unlink()
+    model_card.write(tmp_path)
+    card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
+    assert "| training | not known |" in section(card, "Training")
+    assert "| test images | 3,147 |" in section(card, "Data")
+    assert "validation split chose" not in card and "scripts/train" not in card
+    assert ModelCard(card).data.license is None  # it is its author's to say
+    loading = section(card, "How to load it")
+    assert "[batch, 3, 32, 32]`, levels 0 to 1, red, green, blue" in loading
+    code = re.search(r"```python\n(.*?)\n```", loading, re.DOTALL)[1]
+    compile(code, "card", "exec")
+    assert 'convert("RGB")' in code and "colours.transpose(2, 0, 1)" in code
 
 
 def test_the_sections_hold_what_the_json_files_hold(tmp_path):
@@ -255,7 +310,7 @@ def test_the_sections_hold_what_the_json_files_hold(tmp_path):
 def test_class_accuracies_come_with_their_intervals(tmp_path):
     rows = tables_of(write_card(tmp_path))[3]
     assert rows[1] == ["all", "3,117 of 3,147", "0.9905", "0.9864 to 0.9933"]
-    low, high = release.wilson(1012, 1032)
+    low, high = wilson(1012, 1032)
     assert rows[4] == ["2", "1,012 of 1,032", "0.9806", f"{low:.4f} to {high:.4f}"]
     assert len(rows) == 5
 
@@ -265,7 +320,7 @@ def test_every_decimal_is_one_of_the_json_files_or_an_interval_of_their_counts(t
     files = [(tmp_path / "logs" / f"{name}.json").read_text() for name in ("release", "history")]
     values = [value for file in files for value in numbers_in(json.loads(file))]
     for row in MATRIX:
-        values += release.wilson(max(row), sum(row))
+        values += wilson(max(row), sum(row))
     decimals = re.findall(r"\d+(?:\.\d+)+(?:e-\d+)?", text)
     assert len(decimals) > 30
     for shown in decimals:
@@ -388,22 +443,25 @@ def test_the_command_trains_the_same_model(tmp_path):
     parsed = flags.parse(arguments, {}, datetime(2026, 1, 1))
     assert config_module.config_hash(parsed) == config_module.config_hash(make_config(**changes))
     named = {argument.partition("=")[0].removeprefix("--config.") for argument in arguments}
-    assert named == {*config_module.default()} - {*about_output} - {*config_module.PLACES}
+    assert named == {*config_module.default()} - {*about_output, "network"} - {
+        *config_module.PLACES
+    }
 
 
 @pytest.mark.parametrize(
-    ("model_id", "said"),
+    ("outputs", "said"),
     [
-        ("mnist_cnn_v1", "probabilities, which sum to one."),
-        ("mnist_hvc_capsule_v1", "probabilities, which sum to one."),
-        ("mnist_capsule_v1", "lengths of capsules, from 0 to 1, which do not sum to one."),
+        ("logits", "probabilities, which sum to one."),
+        ("capsules", "lengths of capsules, from 0 to 1, which do not sum to one."),
     ],
 )
-def test_the_card_says_what_this_models_scores_are(model_id, said, tmp_path):
+def test_the_card_says_what_this_models_scores_are(outputs, said, tmp_path):
+    """Whatever the network is called."""
+    assert said == f"{SCORES[outputs]}."
     write_card(tmp_path)
     path = tmp_path / "logs" / "release.json"
     verdict = json.loads(path.read_text())
-    verdict["metrics"]["model_id"] = model_id
+    verdict["metrics"]["outputs"] = outputs
     write_json(path, verdict)
     model_card.write(tmp_path)
     card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()

@@ -144,6 +144,6 @@ def test_two_files_are_counted_image_by_image(tmp_path, short_rounds):
     assert (found["num_gained"], found["num_lost"], found["num_other_class"]) == (0, 40, 40)
     assert found["difference"] == pytest.approx(-40 / 500) == found["accuracy"] - 1
     assert compare.compare(sharp, late, test)["num_gained"] == 40
-    scores = compare.score(sharp, test)
+    scores = compare.score(sharp, test.images)
     assert scores.shape == (500, 2) and scores.dtype == np.float32
     np.testing.assert_allclose(scores[:, 1], np.float64(test.images[:, 0, 0]) - 99.5, atol=1e-3)

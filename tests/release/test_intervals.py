@@ -10,15 +10,15 @@ import functools
 import numpy as np
 import pytest
 
-from mnist_jax.release import compare
 from mnist_jax.release import criteria as release
-from mnist_jax.training import seeds
+from mnist_jax.release import intervals
+from mnist_jax.release.records import Criteria
 
 BAND = (0.94, 0.965)
 NUM_DRAWS = 10_000  # so that the simulation's own error is 0.2 percentage points
 NUM_CLASSES = 10
 
-wilson = functools.cache(release.wilson)
+wilson = functools.cache(intervals.wilson)
 
 
 def wald(num_correct, n):
@@ -56,20 +56,16 @@ def metrics_of(num_correct, n):
 
 def simulate_releases(accuracies, n, num_draws=1000):
     """Draws test sets; yields the criteria that the release shows, by name, and what is true."""
-    config = {
-        "min_test_accuracy": 0,
-        "min_per_class_accuracy": 0,
-        "skip_export": True,
-        "max_model_size_mb": 1,
-        "max_inference_time_ms": 1,
-    }
+    lenient = Criteria(0, 0, 1, 1)
     for counts in np.random.default_rng(1).binomial(n, accuracies, (num_draws, NUM_CLASSES)):
-        criteria = release.judge(config, {}, metrics_of(counts, n), {}, None)["criteria"]
+        criteria = release.judge(
+            lenient, run={}, metrics=metrics_of(counts, n), training={}, verification=None
+        )["criteria"]
         yield {row["name"]: row for row in criteria}
 
 
 def test_the_interval_of_the_verdict_covers_what_it_says(monkeypatch):
-    monkeypatch.setattr(release, "binomtest", functools.cache(release.binomtest))
+    monkeypatch.setattr(intervals, "binomtest", functools.cache(intervals.binomtest))
     accuracies = np.linspace(0.9, 0.99, NUM_CLASSES)
     is_inside = [
         rows["test_accuracy"]["interval_95"][0]
@@ -91,7 +87,7 @@ FASHION = np.array([0.87, 0.985, 0.88, 0.93, 0.89, 0.98, 0.78, 0.97, 0.985, 0.96
 )
 def test_the_interval_of_the_worst_class_covers_although_it_was_picked(accuracies, n, monkeypatch):
     """At least 95 %: it cannot be exact for all, since it does not know how many may be picked."""
-    monkeypatch.setattr(release, "binomtest", functools.cache(release.binomtest))
+    monkeypatch.setattr(intervals, "binomtest", functools.cache(intervals.binomtest))
     covered, covered_plainly = [], []
     for rows in simulate_releases(accuracies, n):
         row = rows["worst_class_accuracy"]
@@ -113,7 +109,7 @@ def test_the_interval_of_a_difference_covers_what_it_says(n, rarest, high):
     random, num_covered, num_draws = np.random.default_rng(0), 0, 5000
     for gain, loss in random.uniform(0.0005, rarest, (num_draws, 2)):
         num_gained, num_lost, _ = random.multinomial(n, [gain, loss, 1 - gain - loss])
-        low, top = compare.paired_interval(int(num_gained), int(num_lost), n)
+        low, top = intervals.paired_interval(int(num_gained), int(num_lost), n)
         num_covered += low <= gain - loss <= top
     assert BAND[0] <= num_covered / num_draws <= high
 
@@ -129,7 +125,7 @@ def test_the_interval_of_the_mean_over_seeds_covers_what_it_says(num_seeds):
     random, num_covered, num_covered_by_normal = np.random.default_rng(0), 0, 0
     for _ in range(NUM_DRAWS):
         errors = wrong_images(random, num_seeds)
-        measured = seeds.mean_and_interval(errors.tolist())
+        measured = intervals.mean_and_interval(errors.tolist())
         low, high = measured["interval_95"]
         num_covered += low <= 0.8 <= high
         half = 1.96 * errors.std(ddof=1) / np.sqrt(num_seeds)

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mnist_jax import pipeline, reexport, train
-from mnist_jax.release import latency, verify
+from mnist_jax import reexport, train
+from mnist_jax.release import latency, parity, prove
 from mnist_jax.run.paths import EXPORTED
 
 ONNX = EXPORTED["onnx"]
@@ -37,7 +37,7 @@ def slowly(*values):
 def hurry():
     """Neither the windows' length nor the sample's size is a matter of right or wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "SAMPLE_SIZE", 16)
+        patch.setattr(parity, "SAMPLE_SIZE", 16)
         patch.setattr(latency, "WARM_UP_S", 0.01)
         patch.setattr(latency, "WINDOW_S", 0.01)
         patch.setattr(latency, "MAX_MEASURING_S", 0.1)
@@ -81,11 +81,11 @@ def release_with(run, files, monkeypatch, formats=("onnx",)):
         if (run.folder / path).is_file():
             (run.folder / path).unlink()
 
-    def write_exports(formats, trained, described, run_dir):
+    def write_exports(formats, subject, run_dir):
         for path, data in files.items():
             (run_dir / path).write_bytes(data)
 
-    monkeypatch.setattr(pipeline, "write_exports", write_exports)
+    monkeypatch.setattr(prove, "write_exports", write_exports)
     flags = [f"--export_format={name}" for name in formats]
     status = reexport.main([str(run.folder), f"--data-dir={run.data}", *flags])
     return status, json.loads((run.folder / "logs" / "release.json").read_text())

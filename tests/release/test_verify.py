@@ -10,12 +10,14 @@ from onnx import helper, numpy_helper
 
 from mnist_jax import models
 from mnist_jax.config import MODELS
+from mnist_jax.data import Split
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.interface import FORMATS
 from mnist_jax.export.onnx import ExportError
-from mnist_jax.models import network as network_module
-from mnist_jax.release import latency, verify
+from mnist_jax.models.network import scores, take_apart
+from mnist_jax.models.predict import Predictor, Trained
+from mnist_jax.release import latency, parity, verify
 from mnist_jax.run.paths import EXPORTED
 
 NUM_IMAGES = 100
@@ -44,7 +46,8 @@ def short_latency(monkeypatch):
 def run():
     """What a run has in hand when it verifies: the network, the test set, the files' contents."""
     model = network()
-    graphdef, params, model_state = network_module.take_apart(model)
+    structure, params, model_state = take_apart(model)
+    trained = Trained(Predictor(structure), params, model_state)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (NUM_IMAGES, 28, 28), np.uint8)
     labels = generator.integers(0, 10, NUM_IMAGES, np.uint8)
@@ -52,11 +55,14 @@ def run():
     files = {
         "onnx": onnx_export.to_bytes(model, (28, 28, 1), metadata),
         "safetensors": safetensors.to_bytes(params, model_state, metadata),
-        "stablehlo": stablehlo.to_bytes(model),
+        "stablehlo": stablehlo.to_bytes(model, (28, 28, 1)),
     }
-    scores = np.asarray(model.scores(jnp.float32(images[..., None]) / 255))
-    facts = {"images": images, "labels": labels, "jax_scores": scores, "graphdef": graphdef}
-    return files, facts | {"params": params, "model_state": model_state, "metadata": metadata}
+    return files, {
+        "test": Split(images, labels),
+        "jax_scores": trained.scores(images),
+        "trained": trained,
+        "metadata": metadata,
+    }
 
 
 def verified(folder, run, changed=(), formats=FORMATS, **changed_facts):
@@ -107,7 +113,7 @@ def test_files_that_are_right_pass(tmp_path, run):
     onnx_batches = {row["batch_size"] for row in found["parity"] if row["format"] == "onnx"}
     assert onnx_batches == {1, 2, 7, 64, 256}
     _, facts = run
-    num_correct = int((facts["jax_scores"].argmax(axis=1) == facts["labels"]).sum())
+    num_correct = int((facts["jax_scores"].argmax(axis=1) == facts["test"].labels).sum())
     assert found["accuracy"] == {
         "jax": num_correct / NUM_IMAGES,
         "onnx": num_correct / NUM_IMAGES,
@@ -260,11 +266,11 @@ def test_an_onnx_file_that_says_it_is_another_fails(tmp_path, run):
 
 
 def other_weights():
-    return onnx_export.to_bytes(network(seed=1), {})
+    return onnx_export.to_bytes(network(seed=1), (28, 28, 1), {})
 
 
 def other_classes():
-    return onnx_export.to_bytes(network(num_classes=7), {})
+    return onnx_export.to_bytes(network(num_classes=7), (28, 28, 1), {})
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,11 @@ def next_float(data):
         ("safetensors", next_float, "bit for bit"),
         ("stablehlo", lambda data: data[: len(data) // 2], "stablehlo: parity: "),
         ("stablehlo", lambda data: b"not a program", "stablehlo: parity: "),
-        ("stablehlo", lambda data: stablehlo.to_bytes(network(seed=1)), "a score differs"),
+        (
+            "stablehlo",
+            lambda data: stablehlo.to_bytes(network(seed=1), (28, 28, 1)),
+            "a score differs",
+        ),
     ],
     ids=["short of a byte", "empty", "one bit", "half", "text", "other weights"],
 )
@@ -319,8 +329,8 @@ def test_all_missing_files_are_named(tmp_path, run):
 
 
 def test_scores_of_another_network_do_not_pass(tmp_path, run):
-    images = jnp.float32(run[1]["images"][..., None]) / 255
-    found = verified(tmp_path, run, jax_scores=np.asarray(network(seed=1).scores(images)))
+    images = jnp.float32(run[1]["test"].images[..., None]) / 255
+    found = verified(tmp_path, run, jax_scores=np.asarray(scores(network(seed=1), images)))
     assert {line.split(":")[0] for line in found["failures"]} == {
         "onnx",
         "safetensors",
@@ -337,7 +347,7 @@ def test_a_network_without_finite_scores_does_not_pass(tmp_path, run):
 def test_only_an_exact_tie_excuses_another_class():
     jax_scores = np.float32([[0.5, 0.5, 0], [0.4, 0.3, 0.3], [0.6, 0.3, 0.1]])
     scores = np.float32([[0.499999, 0.5, 0], [0.3, 0.4, 0.4], [0.3, 0.6, 0.1]])
-    assert verify._difference(scores, jax_scores) == {
+    assert parity._difference(scores, jax_scores) == {
         "num_examples": 3,
         "max_abs_difference": pytest.approx(0.3),
         "num_class_disagreements": 1,
@@ -350,9 +360,9 @@ def test_only_an_exact_tie_excuses_another_class():
 
 def test_of_images_that_get_another_class_the_first_is_named():
     jax_scores = np.eye(3, dtype=np.float32)
-    row = verify._difference(np.roll(jax_scores, 1, axis=1), jax_scores)
-    assert list(verify._faults(row)) == [
-        f"a score differs by 1, more than {verify.TOLERANCE}",
+    row = parity._difference(np.roll(jax_scores, 1, axis=1), jax_scores)
+    assert list(parity._faults(row)) == [
+        f"a score differs by 1, more than {parity.TOLERANCE}",
         "3 of 3 images get another class; image 0 gets 1, not 0",
     ]
 
@@ -361,19 +371,10 @@ def test_of_images_that_get_another_class_the_first_is_named():
 
 
 class Pooled(nnx.Module):
-    needs_transpose = False
-    image_side = 28
-
     def __init__(self, pool):
         self.pool = pool
 
     def __call__(self, images):
-        return self.scores(images)
-
-    def scores_of(self, outputs):
-        return outputs
-
-    def scores(self, images):
         x = self.pool(images).transpose(0, 3, 1, 2)
         return x.reshape(images.shape[0], -1)[:, :10]
 
@@ -404,7 +405,7 @@ def test_every_untrained_network_survives_its_export_and_may_train(model_id):
     model = models.build(
         model_id, num_classes=10, image_mean=0.1307, image_std=0.3081, rngs=nnx.Rngs(0)
     )
-    verify.check_parity_before_training(model)
+    verify.check_parity_before_training(model, (28, 28, 1))
 
 
 REMEDY = "; change the layer that causes it: a model that cannot be released is not worth training$"
@@ -424,6 +425,6 @@ REMEDY = "; change the layer that causes it: a model that cannot be released is 
 )
 def test_a_network_that_does_not_survive_is_refused_before_training(make_pool, message, capfd):
     with pytest.raises(ExportError, match=message) as caught:
-        verify.check_parity_before_training(Pooled(make_pool()))
+        verify.check_parity_before_training(Pooled(make_pool()), (28, 28, 1))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")

@@ -1,0 +1,54 @@
+"""From a measured network to its verdict, its pictures and its card."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_jax.card import capsule_pictures, model_card
+from mnist_jax.release import prove
+from mnist_jax.release.prove import Subject
+from mnist_jax.release.records import Criteria, History, Release
+from mnist_jax.run.stopwatch import Phases
+
+
+def draw(release: Release, history: History | None, subject: Subject, run_dir: Path) -> None:
+    """Draws what there is to draw: plots and, of a capsule network with a decoder, drawings.
+
+    Args:
+        release: the verdict.
+        history: of the training; None where the network was not trained here.
+        subject: what was proven.
+        run_dir: the run's folder.
+    """
+    from mnist_jax.card import capsule_plots, plots  # matplotlib takes a second to import
+
+    plots.draw(release, history, run_dir / "model_card" / "plots")
+    model, test = subject.trained.model(), subject.test
+    if capsule_pictures.can_draw(model, test.images):
+        capsule_pictures.record(model, test.images, test.labels, subject.scores, run_dir)
+        capsule_plots.draw(run_dir, release["metrics"]["class_names"])
+
+
+def conclude(
+    subject: Subject,
+    run_dir: Path,
+    *,
+    formats: Sequence[str],
+    criteria: Criteria,
+    phases: Phases,
+    history: History | None = None,
+    seeds: Any = None,
+    has_pictures: bool = True,
+) -> Release:
+    """Takes a measured network to its verdict, its pictures and its card.
+
+    Where all three are there, the run is finished.
+    """
+    release = prove.prove(
+        subject, run_dir, formats=formats, criteria=criteria, phases=phases, seeds=seeds
+    )
+    if has_pictures:
+        draw(release, history, subject, run_dir)
+    model_card.write(run_dir)
+    phases.end("card")
+    return release
