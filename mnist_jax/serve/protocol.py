@@ -24,7 +24,7 @@ DATATYPE, STORED = "FP32", np.dtype("<f4")
 
 MAX_IMAGES = 128  # in one request, as Triton takes them from a published model
 MAX_BODY_BYTES = 4 << 20  # 128 images take 0.4 MB as bytes, about 2 MB as JSON
-ROUNDING = 1e-6  # that a value may lie outside 0 to 1: x * 0.00392157 gives 1.0000004 for 255
+ROUNDING = 1e-6  # that a value may lie outside 0 to 1: x * 0.00392157 gives 1.0000002 for 255
 
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
 

@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-INFER = "/v2/models/digits_v1/infer"
+INFER = "/v2/models/digits/infer"
 BODY = json.dumps(
     {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 28, 28], "data": [0] * 784}]}
 ).encode()
