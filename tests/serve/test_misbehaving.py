@@ -87,6 +87,8 @@ def test_eight_of_each_kind_at_once_do_not_disturb_eight_others(server):
         time.sleep(0.2)
     for thread in (*bad, *good):
         thread.join()
+    slowest = max(taken for taken, _ in seconds)
+    print(f"{len(seconds)} answers, slowest {slowest:.2f} s, {before:.0f} to {peak:.0f} MB")
     assert {status for _, status in seconds} == {200}
-    assert len(seconds) > 8 * 4 and max(taken for taken, _ in seconds) < 5
+    assert len(seconds) > 8 * 4 and slowest < 5
     assert peak - before < 400, (before, peak)
