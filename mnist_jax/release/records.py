@@ -6,9 +6,8 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from mnist_jax.config import default
 from mnist_jax.files import read_json, write_json
-from mnist_jax.models.network import OutputKind
 from mnist_jax.run import paths
-from mnist_jax.training.reached import History
+from mnist_jax.run.history import History
 
 DEFAULTS: dict[str, Any] = default().to_dict()
 Interval = list[float]  # low, high
@@ -57,7 +56,7 @@ class Metrics(Counts):
     model_id: str  # of a network of the user's own: the name of its class, in lower case
     dataset_id: str
     criterion_id: str  # the loss that `loss` is
-    outputs: NotRequired[OutputKind]  # missing in runs of earlier versions
+    outputs: NotRequired[str]  # missing in runs of earlier versions
     image_shape: NotRequired[list[int]]  # height, width, channels; as `outputs`
     split: Literal["test"]
     loss: float  # mean over the images

@@ -23,9 +23,10 @@ import numpy as np
 
 from mnist_jax.data import Split
 from mnist_jax.release.intervals import mean_and_interval
+from mnist_jax.run.history import EpochRow
 from mnist_jax.training.evaluate import summarise
 from mnist_jax.training.fit import Fitted
-from mnist_jax.training.reached import EpochRow, Weights
+from mnist_jax.training.reached import Weights
 from mnist_jax.training.seeds import best_on_validation
 
 

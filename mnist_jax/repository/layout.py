@@ -9,8 +9,11 @@ Renaming one link therefore moves the champion's number and Triton's configurati
 repository whose links were replaced by copies of what they point to reads the same.
 """
 
+import errno
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +86,7 @@ def champion(repository: Path, name: str) -> int:
     number, failure = "", None
     if MODEL_NAME.match(name):
         try:
-            number = path.read_text().strip()
+            number = read_file(path).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             failure = error
     # Listed last: a new champion's folder is there before anything says that it is the champion.
@@ -96,6 +99,18 @@ def champion(repository: Path, name: str) -> int:
     if not VERSION_NUMBER.match(number) or int(number) not in versions:
         raise UserError(f"{path} says {number!r}, no version of {name}; {_promote_again(name)}")
     return int(number)
+
+
+def read_file(path: Path) -> bytes:
+    """Reads a regular file; a pipe or device would never end, or never begin.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return file.read()
 
 
 def _promote_again(name: str) -> str:
@@ -146,7 +161,7 @@ def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     contents = {}
     for name, digest in sorted({MANIFEST: "", MODEL: "", LABELS: "", **sums}.items()):
         try:
-            contents[name] = (folder / name).read_bytes()
+            contents[name] = read_file(folder / name)
         except OSError as error:
             raise UserError(f"{folder / name}: {error.strerror}; {remedy}") from error
         if sha256(contents[name]) != digest:
@@ -171,7 +186,7 @@ def read_sums(path: Path) -> dict[str, str]:
         UserError: the file is missing or not such a list.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_file(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {first_line(error)}; restore it from a copy") from error
     sums = {}

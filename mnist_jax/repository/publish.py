@@ -15,14 +15,16 @@ from mnist_jax.config import PLACES
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, sha256
-from mnist_jax.release import compare, inputs, parity, quantize
+from mnist_jax.release import inputs
 from mnist_jax.repository import layout, sign, store
 from mnist_jax.repository.bom import make_bom
+from mnist_jax.repository.existing import promote, sign_version
 from mnist_jax.repository.layout import MODEL_NAME, Version
-from mnist_jax.repository.triton import WARM_UP_FILE, make_config
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import paths
 from mnist_jax.run.paths import EXPORTED
+
+# JAX, ONNX and SciPy take seconds to import: that is done where they are needed.
 
 VARIANTS = ("float32", "int8")
 
@@ -39,7 +41,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--force", metavar="REASON", help="publish although refused; the reason is recorded"
     )
-    parser.add_argument("--sign", type=Path, metavar="KEY", help="sign with this private key (PEM)")
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign with this private key (PEM); a run that is published already is signed there",
+    )
+    parser.add_argument(
+        "--version", nargs=2, metavar=("NAME", "VERSION"), help="with --sign, in place of a run"
+    )
     parser.add_argument(
         "--promote", nargs=2, metavar=("NAME", "VERSION"), help="make this version the champion"
     )
@@ -48,31 +58,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    if (options.run_dir is None) == (options.promote is None):
-        raise UserError("give either the folder of a run or --promote NAME VERSION")
+    wanted = (options.run_dir, options.promote, options.version)
+    if sum(what is not None for what in wanted) != 1:
+        raise UserError(
+            "give one of: the folder of a run, --promote NAME VERSION, --version NAME VERSION"
+        )
+    if options.version is not None:
+        if options.sign is None:
+            raise UserError("--version is for a version to sign; give --sign KEY too")
+        name, version = options.version
+        sign_version(options.repository, name, version, options.sign)
+        return 0
     if options.promote is not None:
-        promote(options.repository, *options.promote)
+        name, version = options.promote
+        promote(options.repository, name, version)
         return 0
     publish(options)
     return 0
-
-
-def promote(repository: Path, name: str, version: str) -> None:
-    """Makes a version the champion, whatever the comparison said."""
-    if not layout.VERSION_NUMBER.match(version):
-        raise UserError(f"version {version!r} is no number; give one of those in the repository")
-    if not repository.is_dir():
-        raise UserError(f"{repository} is no folder; name the repository")
-    with store.lock(repository):
-        before = layout.champion(repository, name) if _has_champion(repository, name) else None
-        layout.load_version(repository, name, int(version))
-        store.promote(repository, name, int(version))
-    was = "there was none" if before is None else f"it was {before}"
-    print(f"the champion of {name} is version {version}; {was}")
-
-
-def _has_champion(repository: Path, name: str) -> bool:
-    return (repository / name / layout.CHAMPION).exists()
 
 
 class Candidate(NamedTuple):
@@ -99,6 +101,10 @@ def publish(options: argparse.Namespace) -> None:
             f"name {name!r} is not made of letters, digits, _ and -; give another --name"
         )
     repository = options.repository
+    published = find_published(repository, name, candidate)
+    if options.sign is not None and published is not None:
+        sign_version(repository, name, str(published), options.sign)
+        return
     dataset, side = inputs.prepare_data(run, options), run["config"]["image_side"]
     test = data.read(dataset, "test", side)
     with store.lock(repository):
@@ -106,6 +112,8 @@ def publish(options: argparse.Namespace) -> None:
         number = store.next_number(repository, name)
         comparison, is_promoted, reason = None, True, "there was none before"
         if champion is not None:
+            from mnist_jax.release import compare
+
             comparison = compare.compare(candidate.path, champion.model_path, test)
             comparison["champion"] = champion.number
             is_promoted, reason = compare.judge(comparison)
@@ -155,6 +163,8 @@ def read_candidate(
     reasons, path = release["reasons"], run_dir / EXPORTED["onnx"]
     described = (release["verification"] or {"files": {}})["files"].get("onnx")
     if variant == "int8":
+        from mnist_jax.release import quantize
+
         path = run_dir / quantize.PATH
         quantization = read_json(run_dir / quantize.REPORT)
         described = quantization["file"]
@@ -179,13 +189,16 @@ def check_fits(repository: Path, name: str, candidate: Candidate, side: int) -> 
     Raises:
         UserError: it is one of the versions already, or has other classes, images or data.
     """
-    digest = sha256(candidate.path)
+    number = find_published(repository, name, candidate)
+    if number is not None:
+        raise UserError(
+            f"this model is version {number} of {name} already; nothing to publish (--sign KEY "
+            "would sign it)"
+        )
     labels = tuple(candidate.release["metrics"]["class_names"])
     data_hash = candidate.release["run"]["dataset"]["data_hash"]
     for number in layout.list_versions(repository, name):
         version = layout.load_version(repository, name, number)
-        if version.manifest["files"][layout.MODEL]["sha256"] == digest:
-            raise UserError(f"this model is version {number} of {name} already; nothing to publish")
         if version.labels != labels:
             raise UserError(
                 f"the classes {', '.join(labels)} are not those of version {number} of {name}, "
@@ -206,10 +219,23 @@ def check_fits(repository: Path, name: str, candidate: Candidate, side: int) -> 
     return layout.load_version(repository, name, layout.champion(repository, name))
 
 
+def find_published(repository: Path, name: str, candidate: Candidate) -> int | None:
+    """Returns the number of the version that has the candidate's very file, if any."""
+    digest = sha256(candidate.path)
+    for number in layout.list_versions(repository, name):
+        version = layout.load_version(repository, name, number)
+        if version.manifest["files"][layout.MODEL]["sha256"] == digest:
+            return number
+    return None
+
+
 def make_files(
     run_dir: Path, repository: Path, name: str, number: int, candidate: Candidate, test: Split
 ) -> dict[str, bytes]:
     """Returns the contents of a version's folder, by path, all but manifest and sums."""
+    from mnist_jax.release import parity
+    from mnist_jax.repository.triton import WARM_UP_FILE, make_config
+
     model = candidate.path.read_bytes()
     labels = candidate.release["metrics"]["class_names"]
     # Triton answers with the highest where a client names no version: so none above this one.

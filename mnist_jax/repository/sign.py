@@ -1,13 +1,17 @@
 """Signatures over a whole version, made and checked by OpenSSF's model-signing (extra `sign`)."""
 
+import tempfile
 from pathlib import Path
 
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.files import write_bytes
 from mnist_jax.repository.layout import SIGNATURE
 
 
 def sign(folder: Path, private_key: Path) -> None:
     """Signs every file in a version's folder with an elliptic-curve key in PEM.
+
+    The signature appears whole, beside a version that is served as well, or replaces an older one.
 
     Raises:
         UserError: model-signing is not installed, or the key cannot be used.
@@ -16,7 +20,9 @@ def sign(folder: Path, private_key: Path) -> None:
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
         signer.set_hashing_config(_every_file(hashing, folder))
-        signer.sign(folder, folder / SIGNATURE)
+        with tempfile.TemporaryDirectory(prefix=".signing_", dir=folder.parent) as staging:
+            signer.sign(folder, Path(staging) / SIGNATURE)
+            write_bytes(folder / SIGNATURE, (Path(staging) / SIGNATURE).read_bytes())
     except Exception as error:  # the library and those beneath it raise what they like
         raise UserError(
             f"{private_key} cannot sign ({first_line(error)}); "
@@ -32,7 +38,7 @@ def check(folder: Path, public_key: Path) -> None:
     """
     if not (folder / SIGNATURE).is_file():
         raise UserError(
-            f"{folder} is not signed; publish the run with --sign KEY, or leave the key out"
+            f"{folder} is not signed; sign it with scripts/publish --sign KEY, or leave the key out"
         )
     hashing, _, verifying = _library()
     try:

@@ -2,13 +2,18 @@
 
 import argparse
 import asyncio
+import errno
+import ipaddress
 import logging
+import re
 import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
+from grpc_health.v1._async import HealthServicer
 
 from mnist_jax.command import Parser, run
 from mnist_jax.errors import UserError
@@ -20,7 +25,9 @@ from mnist_jax.serve.sources import Run, find_source
 LOGGER = logging.getLogger("mnist_jax.serve")
 
 POLL_S = 1.0
-DRAIN_S = 20  # that requests have to end when the server is told to stop
+DRAIN_S = 6  # that requests have to end when the server is told to stop
+CUT_S = 2  # that those have to end whose connection is cut then
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 BACKLOG = 1024  # connections that the kernel keeps until they are taken up
 
 
@@ -43,7 +50,55 @@ def make_parser() -> Parser:
         default=16,
         help="images of waiting requests that are scored together; 1: never (%(default)s)",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer HTTP requests for this host too; may be repeated. A server on loopback "
+        "answers to loopback names only, any other one to every name, unless this is given",
+    )
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        type=_origin,
+        metavar="ORIGIN",
+        help="let pages of this origin ask, as https://app.example; * is all; may be repeated",
+    )
+    parser.add_argument("--access-log", action="store_true", help="log every request")
     return parser
+
+
+class _Server(uvicorn.Server):
+    """Tells both ways in at once that the server stops."""
+
+    def __init__(self, config: uvicorn.Config, models: Models) -> None:
+        super().__init__(config)
+        self._models, self.stopping = models, asyncio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Is called for SIGTERM and Ctrl-C, in the main thread between two steps of its code."""
+        self._models.is_stopping = True
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Is called ten times a second."""
+        is_over = await super().on_tick(counter)
+        if is_over:
+            self.stopping.set()
+        return is_over
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests end, and cuts off those that do not."""
+        self.stopping.set()
+        cut = asyncio.get_running_loop().call_later(DRAIN_S, self._cut)
+        await super().shutdown(sockets)
+        cut.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -61,23 +116,24 @@ def serve(options: argparse.Namespace) -> int:
         raise UserError(f"{options.path} has no version that can be served: {reasons}")
     _bind(options.host, options.grpc_port, "--grpc-port").close()  # grpc says it in many lines
     with _bind(options.host, options.port, "--port") as listener:
-        # uvicorn raises the signal that stopped it once more when all is done.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
         config = uvicorn.Config(
-            rest.make_app(models),
+            rest.make_app(models, allowed_hosts(options), options.cors),
             http=BoundedProtocol,
             ws="none",
             loop="uvloop",
             lifespan="off",
             log_config=None,
-            access_log=False,
+            access_log=options.access_log,
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=DRAIN_S + CUT_S,
         )
-        server = uvicorn.Server(config)
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+        server = _Server(config, models)
+        # Before uvicorn has its own, which do the same; it raises the signal once more at the end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(options, models, server, listener))
     models.close()
@@ -85,30 +141,56 @@ def serve(options: argparse.Namespace) -> int:
 
 
 async def _serve(
-    options: argparse.Namespace, models: Models, server: uvicorn.Server, listener: socket.socket
+    options: argparse.Namespace, models: Models, server: _Server, listener: socket.socket
 ) -> None:
-    grpc_server, grpc_port = rpc.make_server(models, options.host, options.grpc_port)
+    grpc_server, grpc_port, health = rpc.make_server(
+        models, options.host, options.grpc_port, options.access_log
+    )
     await grpc_server.start()
+    await rpc.report_health(health, models)
     listener.listen(BACKLOG)  # before it is said: from here on the kernel keeps who comes early
     host = f"[{options.host}]" if ":" in options.host else options.host
     LOGGER.info(
         "serving %s at http://%s:%d, gRPC at %s:%d; Ctrl-C stops",
         *(", ".join(models.current), host, listener.getsockname()[1], host, grpc_port),
     )
-    watch = asyncio.create_task(_watch(models))
-    await server.serve(sockets=[listener])
+    watch = asyncio.create_task(_watch(models, health))
+    rest_end = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait(
+        (rest_end, asyncio.create_task(server.stopping.wait())), return_when="FIRST_COMPLETED"
+    )
     watch.cancel()
-    await grpc_server.stop(DRAIN_S)
+    await health.enter_graceful_shutdown()
+    await asyncio.gather(rest_end, grpc_server.stop(DRAIN_S))
     LOGGER.info("stopped")
 
 
-async def _watch(models: Models) -> None:
+def allowed_hosts(options: argparse.Namespace) -> list[str]:
+    """Returns the names in `Host` that are answered.
+
+    A page of another site whose name is made to lead here (DNS rebinding) would else read answers
+    of a server that only this machine should reach.
+    """
+    if options.host == "localhost" or _is_loopback(options.host):
+        return [*LOOPBACK_NAMES, options.host, *options.allow_host]
+    return options.allow_host or ["*"]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _watch(models: Models, health: HealthServicer) -> None:
     """Looks for new versions and champions for as long as the server runs."""
     said = ""
     while True:
         await asyncio.sleep(POLL_S)
         try:
             await asyncio.to_thread(models.refresh)
+            await rpc.report_health(health, models)
             said = ""
         except Exception as error:  # a repository out of reach must not end what is served
             if str(error) != said:
@@ -122,17 +204,27 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
     Raises:
         UserError: the port is taken, or the address is none of this machine's.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(
+                f"--host {host} is no address of this machine ({error.strerror}); "
+                "give one of its addresses, or 0.0.0.0 for all"
+            ) from error
         raise UserError(
             f"cannot listen on port {port} of {host}: {error.strerror}; give another {flag}"
         ) from error
     return listener
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"https?://[^/\s]+", text):
+        raise argparse.ArgumentTypeError(f"{text} is no origin; give one as https://app.example")
+    return text
 
 
 def _port(text: str) -> int:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +17,38 @@ MAX_WAIT_S = 30.0
 
 Images = Float[np.ndarray, "_ 1 side side"]
 Scores = Float[np.ndarray, "_ classes"]
+
+
+class Statistics:
+    """What one version has done since it was loaded, in nanoseconds and counts."""
+
+    def __init__(self) -> None:
+        self._last_ms = self._num_images = self._num_batches = 0
+        self._total = {"success": [0, 0], "fail": [0, 0], "queue": [0, 0], "compute_infer": [0, 0]}
+
+    def count(self, kind: str, num: int, num_ns: int) -> None:
+        """Counts requests and their time: success, fail, queue (the wait) or compute_infer."""
+        total = self._total[kind]
+        total[0] += num
+        total[1] += num_ns
+
+    def count_batch(self, num_images: int) -> None:
+        """Counts one run of the model."""
+        self._last_ms = time.time_ns() // 1_000_000
+        self._num_images += num_images
+        self._num_batches += 1
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the counts under the names of Triton's statistics extension."""
+        return {
+            "last_inference": self._last_ms,
+            "inference_count": self._num_images,
+            "execution_count": self._num_batches,
+            "inference_stats": {
+                kind: {"count": count, "ns": num_ns}
+                for kind, (count, num_ns) in self._total.items()
+            },
+        }
 
 
 class Batcher:
@@ -45,8 +78,9 @@ class Batcher:
         """
         self._model, self._executor, self._report = model, executor, report
         self._free_threads, self._max_batch_size = num_threads, max_batch_size
-        self._waiting: deque[tuple[Images, asyncio.Future[Scores]]] = deque()
+        self._waiting: deque[tuple[Images, asyncio.Future[Scores], int]] = deque()
         self._num_waiting = 0  # images
+        self.statistics = Statistics()
 
     async def score(self, images: Images) -> Scores:
         """Returns the scores of one request's images.
@@ -56,17 +90,22 @@ class Batcher:
         """
         if self._num_waiting + len(images) > MAX_WAITING_IMAGES:
             raise RefusedError(429, f"{self._num_waiting} images are waiting; try again later")
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((images, future))
+        future, start = asyncio.get_running_loop().create_future(), time.perf_counter_ns()
+        self._waiting.append((images, future, start))
         self._num_waiting += len(images)
         self._start()
+        kind = "fail"
         try:
             async with asyncio.timeout(MAX_WAIT_S):
-                return await future
+                scores = await future
+            kind = "success"
+            return scores
         except TimeoutError as error:
             raise RefusedError(
                 429, f"no scores within {MAX_WAIT_S:g} s; try again later"
             ) from error
+        finally:
+            self.statistics.count(kind, 1, time.perf_counter_ns() - start)
 
     def _start(self) -> None:
         """Hands batches to threads for as long as there are both."""
@@ -75,20 +114,26 @@ class Batcher:
             self._free_threads -= 1
             images = [images for images, _ in batch]
             futures = [future for _, future in batch]
+            start = time.perf_counter_ns()
             running = loop.run_in_executor(self._executor, self._run, images)
-            running.add_done_callback(lambda done, futures=futures: self._finish(futures, done))
+            running.add_done_callback(
+                lambda done, futures=futures, images=images, start=start: self._finish(
+                    futures, done, sum(map(len, images)), start
+                )
+            )
 
     def _take(self) -> list[tuple[Images, asyncio.Future[Scores]]]:
         """Takes requests from the front, several only within `max_batch_size` images."""
         batch, size = [], 0
         while self._waiting:
-            images, future = self._waiting[0]
+            images, future, start = self._waiting[0]
             if batch and size + len(images) > self._max_batch_size:
                 break
             self._waiting.popleft()
             self._num_waiting -= len(images)
             if not future.done():  # its client may have given up
                 batch.append((images, future))
+                self.statistics.count("queue", 1, time.perf_counter_ns() - start)
                 size += len(images)
         return batch
 
@@ -101,10 +146,17 @@ class Batcher:
         return np.split(scores, np.cumsum([len(part) for part in images[:-1]]))
 
     def _finish(
-        self, futures: list[asyncio.Future[Scores]], done: asyncio.Future[list[Scores]]
+        self,
+        futures: list[asyncio.Future[Scores]],
+        done: asyncio.Future[list[Scores]],
+        num_images: int,
+        start: int,
     ) -> None:
         """Gives each request its part, and the thread the next batch."""
         self._free_threads += 1
+        num_ns = time.perf_counter_ns() - start
+        self.statistics.count("compute_infer", len(futures), num_ns * len(futures))
+        self.statistics.count_batch(num_images)
         error = done.exception()
         for index, future in enumerate(futures):
             if future.done():

@@ -1,5 +1,6 @@
 """The models that answer: loaded, checked, and kept in step with where they come from."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from mnist_jax.serve.protocol import DATATYPE, INPUT_NAME, OUTPUT_NAME, RefusedE
 from mnist_jax.serve.sources import Listing, Source
 
 FLOAT = "tensor(float)"
+PLATFORM = "onnx_onnxv1"  # the Open Inference Protocol's name for ONNX in ONNX Runtime
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
@@ -50,6 +52,7 @@ class Models:
         self._num_threads = os.cpu_count() or 1
         self._executor = ThreadPoolExecutor(self._num_threads, "scores")
         self.current: Mapping[str, Model] = {}
+        self.is_stopping = False  # what is asked is answered still, but no more should come
 
     def find(self, name: str, number: str | None) -> tuple[str, Loaded, Batcher]:
         """Returns a version that answers, with its number; the champion unless one is named.
@@ -85,10 +88,11 @@ class Models:
         """Returns what the protocol calls a model's metadata."""
         model = self.find_model(name)
         _, loaded, _ = self.find(name, number)
+        labels = list(loaded.labels)
         return {
             "name": name,
             "versions": [number for number, one in model.versions.items() if one.batcher],
-            "platform": "onnxruntime_onnx",
+            "platform": PLATFORM,
             "inputs": [
                 {
                     "name": INPUT_NAME,
@@ -96,11 +100,31 @@ class Models:
                     "shape": [-1, 1, loaded.side, loaded.side],
                 }
             ],
-            "outputs": [
-                {"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": [-1, len(loaded.labels)]}
-            ],
-            "parameters": {"labels": list(loaded.labels), "champion": model.champion},
+            "outputs": [{"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": [-1, len(labels)]}],
+            "parameters": {"labels": labels, "champion": model.champion},
+            # The same in strings, as the protocol has it, so that it can go over gRPC.
+            "properties": {"labels": json.dumps(labels), "champion": model.champion or ""},
         }
+
+    def statistics(self, name: str | None, number: str | None) -> list[dict[str, Any]]:
+        """Returns what each version has done, as Triton's statistics extension has it.
+
+        Args:
+            name: one model; all unless given.
+            number: one of its versions; all unless given.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if name is not None and number is not None:
+            self.find(name, number)
+        names = self.current if name is None else [name]
+        return [
+            {"name": name, "version": version, **loaded.batcher.statistics.describe()}
+            for name in names
+            for version, loaded in self.find_model(name).versions.items()
+            if loaded.batcher is not None and number in (None, version)
+        ]
 
     def index(self) -> list[dict[str, str]]:
         """Returns every version there is, whether it answers, and what is wrong with it."""
@@ -117,7 +141,7 @@ class Models:
 
     def is_ready(self) -> bool:
         """Tells whether any model answers: one that is damaged does not take the others down."""
-        return any(model.champion for model in self.current.values())
+        return not self.is_stopping and any(model.champion for model in self.current.values())
 
     def refresh(self) -> None:
         """Brings `current` in step with the source; may run in another thread than the requests.
@@ -139,8 +163,8 @@ class Models:
             LOGGER.info("%s is gone", name)
 
     def close(self) -> None:
-        """Ends the threads."""
-        self._executor.shutdown()
+        """Ends the threads; what nobody waits for any more is not computed."""
+        self._executor.shutdown(cancel_futures=True)
 
     def _refresh_model(self, name: str, listing: Listing, before: Model | None) -> Model:
         versions = {

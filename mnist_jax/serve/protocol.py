@@ -7,7 +7,7 @@ tensors are what a model takes: what one way in refuses, the other refuses in th
 import itertools
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ INPUT_NAME, OUTPUT_NAME = "image", "scores"
 DATATYPE, STORED = "FP32", np.dtype("<f4")
 
 MAX_IMAGES = 128  # in one request, as Triton takes them from a published model
-MAX_BODY_BYTES = 8 << 20  # 128 images take 0.4 MB as bytes, about 2 MB as JSON
+MAX_BODY_BYTES = 4 << 20  # 128 images take 0.4 MB as bytes, about 2 MB as JSON
+ROUNDING = 1e-6  # that a value may lie outside 0 to 1: x * 0.00392157 gives 1.0000002 for 255
 
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
 
@@ -78,7 +79,7 @@ def parse_rest(body: bytes, header_length: str | None) -> Request:
         raise _bad(f"the body is not JSON ({error})", "a JSON object, without NaN") from error
     if not isinstance(message, dict):
         raise _bad("the body is not a JSON object", '{"inputs": [...]}')
-    request_id = message.get("id", "")
+    request_id = _get(message, "id", "")
     if not isinstance(request_id, str):
         raise _bad("id is not a string", "a string, or none")
     inputs = message.get("inputs")
@@ -91,17 +92,19 @@ def _parse_tensors(entries: list[dict[str, Any]], binary: bytes) -> list[Tensor]
     """Gives each input its data: from the JSON, or its part of the bytes that follow."""
     tensors, used = [], 0
     for entry in entries:
-        num_bytes = _parameters(entry, "an input").get("binary_data_size")
+        parameters = _parameters(entry, "an input")
+        _check_parameters(parameters, "an input")
+        num_bytes = parameters.get("binary_data_size")
         if num_bytes is None:
-            if "data" not in entry:
+            data = entry.get("data")
+            if data is None:
                 raise _bad("an input has no data", "data or binary_data_size")
-            data = entry["data"]
         elif type(num_bytes) is not int or not 0 <= num_bytes <= len(binary) - used:
             raise _bad(
                 f"binary_data_size is {_show(num_bytes)}",
                 f"a number of bytes, at most the {len(binary) - used} that are left in the body",
             )
-        elif "data" in entry:
+        elif entry.get("data") is not None:
             raise _bad("an input has data and binary_data_size", "one of the two")
         else:
             data = binary[used : used + num_bytes]
@@ -117,24 +120,26 @@ def _parse_tensors(entries: list[dict[str, Any]], binary: bytes) -> list[Tensor]
 
 def _parse_output(message: dict[str, Any]) -> bool:
     """Returns whether the scores are wanted as bytes."""
-    is_binary = _parameters(message, "the request").get("binary_data_output", False)
-    outputs = message.get("outputs", [])
+    is_binary = _get(_parameters(message, "the request"), "binary_data_output", False)
+    outputs = _get(message, "outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(entry, dict) for entry in outputs):
         raise _bad("outputs is not a list of objects", "a list, or none")
-    _check_outputs([entry.get("name") for entry in outputs])
+    _check_outputs([(entry.get("name"), _parameters(entry, "an output")) for entry in outputs])
     for entry in outputs:
-        parameters = _parameters(entry, "an output")
-        is_binary = parameters.get("binary_data", is_binary)
-        for name in ("classification", "shared_memory_region"):
-            if name in parameters:
-                raise _bad(f"an output's parameter is {name}", "scores as data; no extension")
+        is_binary = _get(_parameters(entry, "an output"), "binary_data", is_binary)
     if not isinstance(is_binary, bool):
         raise _bad(f"the output's kind is {_show(is_binary)}", "true for binary, false for JSON")
     return is_binary
 
 
+def _get(entry: dict[str, Any], key: str, absent: Any) -> Any:
+    """Returns what is there; null is as good as absent: clients write it for what they omit."""
+    value = entry.get(key)
+    return absent if value is None else value
+
+
 def _parameters(entry: dict[str, Any], owner: str) -> dict[str, Any]:
-    parameters = entry.get("parameters", {})
+    parameters = _get(entry, "parameters", {})
     if not isinstance(parameters, dict):
         raise _bad(f"parameters of {owner} is not an object", "an object, or none")
     return parameters
@@ -152,9 +157,10 @@ def parse_grpc(message: Any) -> Request:
             f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs",
             "one for each, or none",
         )
-    _check_outputs([output.name for output in message.outputs])
+    _check_outputs([(output.name, output.parameters) for output in message.outputs])
     tensors = []
     for index, tensor in enumerate(message.inputs):
+        _check_parameters(tensor.parameters, "an input")
         contents = tensor.contents.ListFields()
         if raw and contents:
             raise _bad("an input has contents and raw_input_contents", "one of the two")
@@ -165,12 +171,23 @@ def parse_grpc(message: Any) -> Request:
     return Request(message.id, tensors, is_output_binary=True)
 
 
-def _check_outputs(names: list[Any]) -> None:
-    for name in names:
+def _check_outputs(outputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+    """Makes sure that each output, a name and its parameters, is one that is given here."""
+    for name, parameters in outputs:
         if name != OUTPUT_NAME:
             raise _bad(f"the output {_show(name)} is not known", repr(OUTPUT_NAME))
-    if len(names) > 1:
-        raise _bad(f"outputs has {len(names)} entries", "one, or none")
+        _check_parameters(parameters, "an output")
+    if len(outputs) > 1:
+        raise _bad(f"outputs has {len(outputs)} entries", "one, or none")
+
+
+def _check_parameters(parameters: Mapping[str, Any], owner: str) -> None:
+    """Refuses extensions that change what is read or answered; others are hints, and ignored."""
+    for name in sorted(parameters):
+        if (name == "classification" or name.startswith("shared_memory")) and (
+            parameters[name] is not None
+        ):
+            raise _bad(f"a parameter of {owner} is {name}", "tensors as data; no such extension")
 
 
 def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side} {side}"]:
@@ -198,8 +215,10 @@ def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side
         )
     values = _read_values(tensor.data, shape)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # so put, NaN is refused as well
-        raise _bad(f"values are from {low:.6g} to {high:.6g}", "grey levels from 0 to 1")
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so put, NaN is refused as well
+        raise _bad(f"values are from {low:.9g} to {high:.9g}", "grey levels from 0 to 1")
+    if low < 0 or high > 1:
+        values = values.clip(0, 1)
     return values.astype(np.float32).reshape(shape)
 
 
@@ -214,11 +233,11 @@ def _read_values(data: Any, shape: list[int]) -> np.ndarray:
             )
         return np.frombuffer(data, STORED)
     numbers = _flatten(data, shape)
+    if len(numbers) != num_values:
+        raise _bad(f"data has {len(numbers)} values", f"{num_values}, as in the shape")
     # Looked at one by one: NumPy would take strings for numbers, and one long one for a huge array.
     if not {int, float}.issuperset(map(type, numbers)):
         raise _bad("data holds something else than numbers", "numbers from 0 to 1")
-    if len(numbers) != num_values:
-        raise _bad(f"data has {len(numbers)} values", f"{num_values}, as in the shape")
     return np.array(numbers, np.float64)
 
 

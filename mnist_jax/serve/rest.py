@@ -2,14 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import prometheus_client
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -22,11 +26,12 @@ from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError
 PAGE = Path(__file__).parent / "page"
 OPENAPI = Path(__file__).parent / "openapi.json"
 MAX_BODY_S = 30.0
-MAX_READ_BYTES = 8 * MAX_BODY_BYTES  # before a body that is too long is cut off
+MAX_READ_BYTES = 16 * MAX_BODY_BYTES  # before a body that is too long is cut off
+MAX_QUICK_BYTES = 64 << 10  # a longer body is parsed in a thread, so that others need not wait
 SERVER = {
     "name": "mnist_jax",
     "version": version("mnist-jax"),
-    "extensions": ["binary_tensor_data", "model_repository"],
+    "extensions": ["binary_tensor_data", "model_repository", "statistics"],
 }
 HEADERS = {
     # The page is complete in itself: a script or picture from elsewhere is an intruder.
@@ -40,18 +45,26 @@ HEADERS = {
 }
 
 
-def make_app(models: Models) -> ASGIApp:
-    """Returns the application that answers for `models`."""
+def make_app(models: Models, allowed_hosts: Sequence[str], origins: Sequence[str]) -> ASGIApp:
+    """Returns the application.
+
+    Args:
+        models: what it answers for.
+        allowed_hosts: the names in `Host` that are answered; `*` is all.
+        origins: of the other sites whose pages may ask; `*` is all.
+    """
     v2 = _Endpoints(models)
     model, any_version = "/v2/models/{name}", "/v2/models/{name}/versions/{number}"
     routes = [
-        Route("/v2", v2.server),
+        *(Route(path, v2.server) for path in ("/v2", "/v2/")),
         Route("/v2/health/live", v2.live),
         Route("/v2/health/ready", v2.ready),
         Route("/v2/repository/index", v2.index, methods=["POST"]),
+        Route("/v2/models/stats", v2.statistics),  # first, or it would be a model's name
         *(Route(path, v2.model) for path in (model, any_version)),
         *(Route(f"{path}/ready", v2.model_ready) for path in (model, any_version)),
         *(Route(f"{path}/infer", v2.infer, methods=["POST"]) for path in (model, any_version)),
+        *(Route(f"{path}/stats", v2.statistics) for path in (model, any_version)),
         Route("/metrics", _metrics),
         Route("/openapi.json", _file(OPENAPI)),
         *_page_routes(),
@@ -65,7 +78,16 @@ def make_app(models: Models) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _finish_answers(app)
+    finished = _finish_answers(TrustedHostMiddleware(app, allowed_hosts, www_redirect=False))
+    if origins:
+        finished = CORSMiddleware(
+            finished,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[protocol.HEADER_LENGTH],
+        )
+    return finished
 
 
 class _Endpoints:
@@ -73,6 +95,8 @@ class _Endpoints:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+        # One thread: two would take turns at the interpreter with the event loop as the third.
+        self._parser = ThreadPoolExecutor(1, "parses")
 
     async def server(self, request: Request) -> Response:
         return JSONResponse(SERVER)
@@ -91,6 +115,10 @@ class _Endpoints:
     async def model(self, request: Request) -> Response:
         return JSONResponse(self._models.describe(*_asked(request)))
 
+    async def statistics(self, request: Request) -> Response:
+        name, number = request.path_params.get("name"), request.path_params.get("number")
+        return JSONResponse({"model_stats": self._models.statistics(name, number)})
+
     async def model_ready(self, request: Request) -> Response:
         name, number = _asked(request)
         self._models.find(name, number)
@@ -100,10 +128,22 @@ class _Endpoints:
         body = await _read_body(request)
         name, number = _asked(request)
         number, loaded, batcher = self._models.find(name, number)
-        asked = protocol.parse_rest(body, request.headers.get(protocol.HEADER_LENGTH))
-        scores = await batcher.score(protocol.read_images(asked, loaded.side))
+        header_length = request.headers.get(protocol.HEADER_LENGTH)
+        if len(body) <= MAX_QUICK_BYTES:
+            asked, images = _read(body, header_length, loaded.side)
+        else:
+            asked, images = await asyncio.get_running_loop().run_in_executor(
+                self._parser, _read, body, header_length, loaded.side
+            )
+        scores = await batcher.score(images)
         answer, headers = protocol.write_rest(asked, name, number, scores)
         return Response(answer, headers=headers)
+
+
+def _read(body: bytes, header_length: str | None, side: int) -> tuple[protocol.Request, np.ndarray]:
+    """Returns a request and its images."""
+    asked = protocol.parse_rest(body, header_length)
+    return asked, protocol.read_images(asked, side)
 
 
 def _asked(request: Request) -> tuple[str, str | None]:
@@ -120,7 +160,7 @@ async def _read_body(request: Request) -> bytes:
     Raises:
         RefusedError: it is too long, too slow, or compressed.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RefusedError(415, "the body is compressed; expected it as it is")
     too_long = RefusedError(413, f"the body is too long; expected at most {MAX_BODY_BYTES} bytes")
     length = request.headers.get("content-length", "0")

@@ -1,4 +1,7 @@
-"""The Open Inference Protocol over gRPC: the same models, refusals and limits as over HTTP."""
+"""The Open Inference Protocol over gRPC: the same models and refusals as over HTTP.
+
+Beside it stand gRPC's own health protocol, which Kubernetes' probes speak, and reflection.
+"""
 
 import logging
 import time
@@ -6,19 +9,28 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
 
 from mnist_jax.errors import UserError
 from mnist_jax.serve import metrics, protocol
 from mnist_jax.serve.models import Models
-from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError, messages
+from mnist_jax.serve.protocol import RefusedError, messages
 from mnist_jax.serve.rest import SERVER
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
 SERVICE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+# 128 images take 0.5 MB at most. Messages are parsed between others' calls, so none is much larger.
+MAX_MESSAGE_BYTES = 1 << 20
 OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # or a second server would silently share the port
 )
 CODES = {
@@ -28,8 +40,10 @@ CODES = {
 }
 
 
-def make_server(models: Models, host: str, port: int) -> tuple[grpc.aio.Server, int]:
-    """Returns a server that is bound but not started, and its port.
+def make_server(
+    models: Models, host: str, port: int, is_logged: bool
+) -> tuple[grpc.aio.Server, int, HealthServicer]:
+    """Returns a server that is bound but not started, its port, and what says whether it is ready.
 
     Raises:
         UserError: the port cannot be had.
@@ -38,22 +52,51 @@ def make_server(models: Models, host: str, port: int) -> tuple[grpc.aio.Server, 
     calls = _Calls(models)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(getattr(messages, f"{name}Request"), getattr(calls, name)),
-            response_serializer=_serialize,
+            _guarded(name, getattr(calls, name), is_logged), response_serializer=_serialize
         )
         for name in (
-            *("ServerLive", "ServerReady", "ServerMetadata"),
-            *("ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex"),
+            *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata"),
+            *("ModelInfer", "ModelStatistics", "RepositoryIndex"),
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
     address = f"[{host}]" if ":" in host else host
     try:
-        return server, server.add_insecure_port(f"{address}:{port}")
+        return server, server.add_insecure_port(f"{address}:{port}"), health
     except RuntimeError as error:
         raise UserError(
             f"port {port} of {host} cannot be had for gRPC; give another --grpc-port"
         ) from error
+
+
+async def report_health(health: HealthServicer, models: Models) -> None:
+    """Says over gRPC's health protocol what `ServerReady` says."""
+    statuses = health_pb2.HealthCheckResponse
+    status = statuses.SERVING if models.is_ready() else statuses.NOT_SERVING
+    for service in ("", SERVICE):
+        await health.set(service, status)
+
+
+def _make_properties_class() -> Any:
+    """Returns the part of a `ModelMetadataResponse` that tritonclient's messages do not have.
+
+    The protocol has `map<string, string> properties = 6`, which is a list of such pairs.
+    """
+    file = FileDescriptorProto(name="properties.proto", package="mnist_jax")
+    pair, owner = file.message_type.add(name="Pair"), file.message_type.add(name="Properties")
+    for number, name in enumerate(("key", "value"), 1):
+        pair.field.add(name=name, number=number, type=FieldDescriptorProto.TYPE_STRING, label=1)
+    pairs = owner.field.add(name="properties", number=6, type_name=".mnist_jax.Pair")
+    pairs.type, pairs.label = FieldDescriptorProto.TYPE_MESSAGE, FieldDescriptorProto.LABEL_REPEATED
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("mnist_jax.Properties"))
+
+
+_Properties = _make_properties_class()
 
 
 class _Calls:
@@ -74,13 +117,25 @@ class _Calls:
         return messages.ServerMetadataResponse(**SERVER)
 
     async def ModelReady(self, request: Any) -> Message:
-        self._models.find(request.name, request.version or None)
-        return messages.ModelReadyResponse(ready=True)
+        try:
+            self._models.find(request.name, request.version or None)
+        except RefusedError:
+            return messages.ModelReadyResponse(ready=False)
+        return messages.ModelReadyResponse(ready=not self._models.is_stopping)
 
     async def ModelMetadata(self, request: Any) -> Message:
         facts = self._models.describe(request.name, request.version or None)
-        del facts["parameters"]  # the message has no place for them
-        return messages.ModelMetadataResponse(**facts)
+        del facts["parameters"]  # which the properties say as well
+        extra = _Properties()
+        for key, value in facts.pop("properties").items():
+            extra.properties.add(key=key, value=value)
+        answer = messages.ModelMetadataResponse(**facts)
+        answer.MergeFromString(extra.SerializeToString())
+        return answer
+
+    async def ModelStatistics(self, request: Any) -> Message:
+        found = self._models.statistics(request.name or None, request.version or None)
+        return messages.ModelStatisticsResponse(model_stats=found)
 
     async def RepositoryIndex(self, request: Any) -> Message:
         return messages.RepositoryIndexResponse(models=self._models.index())
@@ -99,13 +154,14 @@ def _serialize(answer: Message) -> bytes:
 
 
 def _guarded(
-    kind: type[Message], call: Callable[[Any], Awaitable[Message]]
+    name: str, call: Callable[[Any], Awaitable[Message]], is_logged: bool
 ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[Message]]:
     """Returns a handler that reads the message itself, so that a broken one is the client's fault.
 
     Left to grpc, bytes that are no message come back as INTERNAL, as if the server had failed.
     """
-    protocol_name = "grpc" if kind is messages.ModelInferRequest else "other"
+    kind = getattr(messages, f"{name}Request")
+    way = "grpc" if name == "ModelInfer" else "other"
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext) -> Message:
         start, problem, answer = time.perf_counter(), None, kind()
@@ -119,7 +175,9 @@ def _guarded(
             LOGGER.exception("a gRPC call failed")
             problem = RefusedError(500, "the server failed; its log says how")
         status = problem.status if problem else 200
-        metrics.count_request(protocol_name, status, time.perf_counter() - start)
+        metrics.count_request(way, status, time.perf_counter() - start)
+        if is_logged:
+            LOGGER.info('%s - "gRPC %s" %d', context.peer(), name, status)
         if problem:
             await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), str(problem))
         return answer

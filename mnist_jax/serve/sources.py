@@ -70,7 +70,7 @@ class Run:
         path = self._path / MODEL
         verified = read_json(self._path / VERIFICATION)["files"]["onnx"]["sha256"]
         try:
-            model = path.read_bytes()
+            model = layout.read_file(path)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; scripts/export writes it again") from error
         if sha256(model) != verified:

@@ -10,16 +10,9 @@ import optax
 
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
+from mnist_jax.run.history import EpochRow, History
 from mnist_jax.training.checkpoint import TrainingCheckpoints
-from mnist_jax.training.reached import (
-    EpochRow,
-    History,
-    Reached,
-    Weights,
-    beginning,
-    restored,
-    save,
-)
+from mnist_jax.training.reached import Reached, Weights, beginning, restored, save
 from mnist_jax.training.reporter import Reporter
 from mnist_jax.training.signals import Stop
 from mnist_jax.training.state import TrainState

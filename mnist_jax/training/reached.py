@@ -1,38 +1,16 @@
 """How far a training has come: what a checkpoint holds, and a run resumes from."""
 
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mnist_jax.models.predict import one_copy
+from mnist_jax.run.history import History
 from mnist_jax.training.checkpoint import TrainingCheckpoints
 from mnist_jax.training.processes import share, share_arrays
 from mnist_jax.training.state import TrainState
 from mnist_jax.training.step import Progress, no_progress
-
-
-class EpochRow(TypedDict):
-    """What the history keeps of an epoch."""
-
-    epoch: int  # from 1
-    learning_rate: float  # of its last step
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    grad_norm: float  # of the last step, as the next two
-    param_norm: float
-    update_norm: float
-    seconds: float
-    images_per_s: float
-
-
-class History(TypedDict):
-    """`history.json`."""
-
-    best_epoch: int
-    epochs: list[EpochRow]
 
 
 class Weights(NamedTuple):

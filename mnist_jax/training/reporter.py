@@ -16,8 +16,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from mnist_jax.run.history import EpochRow
 from mnist_jax.run.stopwatch import FIRST_STEP, Phases
-from mnist_jax.training.reached import EpochRow
 from mnist_jax.training.step import Progress
 
 LOGGER = logging.getLogger("mnist_jax")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mnist_jax.run.history import History
 from mnist_jax.training.fit import quality
-from mnist_jax.training.reached import History
 
 
 def of_run(config: Mapping[str, Any]) -> range:

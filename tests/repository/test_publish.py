@@ -230,7 +230,8 @@ def test_a_damaged_champion_stops_the_publishing(released, go, tmp_path):
         (["--promote", "digits_v1", "two"], "version 'two' is no number"),
         (["--promote", "../digits_v1", "1"], "has no version 1 of '../digits_v1'"),
         (["--promote", "nothing", "1"], "has no version 1 of 'nothing'; it has none"),
-        ([], "give either the folder of a run or --promote NAME VERSION"),
+        ([], "give one of: the folder of a run, --promote NAME VERSION"),
+        (["--version", "digits_v1", "1"], "--version is for a version to sign"),
     ],
 )
 def test_a_promotion_that_makes_no_sense_is_refused(go, tmp_path, arguments, message):

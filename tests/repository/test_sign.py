@@ -87,7 +87,7 @@ def test_a_file_too_many_breaks_it(signed, keys):
 def test_a_missing_signature_is_refused_where_one_is_demanded(signed, keys, capfd):
     (signed / "digits" / "1" / "model.sig").unlink()
     assert audit.main([str(signed), "--public-key", str(keys[0][1])]) == 1
-    assert "is not signed; publish the run with --sign KEY" in capfd.readouterr().err
+    assert "is not signed; sign it with scripts/publish --sign KEY" in capfd.readouterr().err
 
 
 def test_the_librarys_own_program_agrees(signed, keys):

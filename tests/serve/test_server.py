@@ -115,7 +115,7 @@ def test_the_protocol_s_questions_are_answered_alike_both_ways(server):
                 True,
             )
             facts = client.get_model_metadata("digits", **options)
-            assert facts["versions"] == ["1", "2"] and facts["platform"] == "onnxruntime_onnx"
+            assert facts["versions"] == ["1", "2"] and facts["platform"] == "onnx_onnxv1"
             (image,), (scores,) = facts["inputs"], facts["outputs"]
             assert (image["name"], image["datatype"]) == ("image", "FP32")
             assert [int(size) for size in image["shape"]] == [-1, 1, 28, 28]
@@ -226,8 +226,8 @@ def test_what_is_not_there_and_what_is_not_done_are_said_in_json(server):
 
 
 def test_a_body_has_a_limit(server):
-    status, content, _ = ask(server, INFER, b" " * ((8 << 20) + 1))
-    assert status == 413 and "8388608 bytes" in json.loads(content)["error"]
+    status, content, _ = ask(server, INFER, b" " * ((4 << 20) + 1))
+    assert status == 413 and "4194304 bytes" in json.loads(content)["error"]
     with pytest.raises(InferenceServerException, match=r"larger than max|exceed"):
         over_grpc(server, np.zeros((2800, 1, 28, 28), np.float32))
 
