@@ -40,6 +40,7 @@ def test_strokes_give_their_vectors(digit):
 def test_pictures_give_their_vectors(case):
     picture = unpacked(case["rgba"], case["height"], case["width"], 4)
     picture = picture.repeat(case["repeat"], 0).repeat(case["repeat"], 1)
+    assert preprocess.holds_several(preprocess.ink_of_picture(picture)) == case["several"]
     if case["image"] is None:
         with pytest.raises(preprocess.NoInkError, match="no ink"):
             preprocess.image_of_picture(picture)
