@@ -72,10 +72,11 @@ def ink_of_picture(pixels):
 
 def is_dark_on_light(levels, inside, margin, depth):
     seen = [levels[place] for place in inside]
-    light = [level for level in seen if 2 * level >= min(seen) + max(seen)]
+    middle = min(seen) + max(seen)
+    light = [level for level in seen if 2 * level >= middle]
     for distance in reversed(range(depth)):
         ring = [level for place, level in levels.items() if margin[place] == distance]
-        share = sum(2 * level >= min(seen) + max(seen) for level in ring)
+        share = sum(2 * level >= middle for level in ring)
         if ring and 10 * share >= 9 * len(ring) and 3 * len(light) >= len(seen):
             return True
         if ring and 10 * share <= len(ring) and 3 * len(light) <= 2 * len(seen):
@@ -101,8 +102,9 @@ def frame(ink, h, w, depth):
     def inner(part):
         return sum(depth <= y < h - depth and depth <= x < w - depth for y, x in part)
 
+    largest = max(parts, key=inner, default=None)
     for part in parts:
-        if inner(part) and part is max(parts, key=inner):
+        if 2 * len(part) < min(h, w) or (inner(part) and part is largest):
             continue
         tall, wide = (max(ends) - min(ends) + 1 for ends in zip(*part, strict=True))
         is_long = 2 * tall >= h or 2 * wide >= w
@@ -110,7 +112,7 @@ def frame(ink, h, w, depth):
             2 * sum(place in part for place in line) >= len(line)
             for line in (rows[0], rows[-1], columns[0], columns[-1])
         )
-        if 2 * len(part) >= min(h, w) and (is_along or (is_long and not inner(part))):
+        if is_along or (is_long and not inner(part)):
             left -= part
     return set(ink) - left
 
@@ -336,9 +338,9 @@ def surrounded():
     yield "a frame and nothing in it", framed([[paper] * 30] * 30, black, 1, 1, 1, 1), 1
     yield "white on transparent", seven((255,) * 4, nothing), 1
     yield (
-        "yellow on transparent, so large that blocks of 4 are averaged",
+        "yellow on transparent, so large that blocks of 2 are averaged",
         seven(yellow, nothing),
-        41,
+        14,
     )
     yield "faint white on transparent", seven((255, 255, 255, 70), (255, 255, 255, 0)), 1
     yield (
