@@ -244,5 +244,4 @@ addEventListener("drop", orSay(async (event) => {
   await open(event.dataTransfer.files[0]);
 }));
 
-document.documentElement.classList.add("is-live"); // as a file, no script of this page runs
 orSay(begin)();

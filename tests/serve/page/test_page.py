@@ -1,6 +1,7 @@
 """The page in a real browser, with the real server behind it."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -249,6 +250,13 @@ def test_the_invitation_goes_with_the_first_stroke(page):
     assert not page.script("return invitation.checkVisibility()")
     page.clear()
     assert page.script("return invitation.checkVisibility()")
+
+
+def test_opened_as_a_file_it_says_how_to_open_it(make_browser):
+    with make_browser() as browser:
+        browser.driver.get((Path(preprocess.__file__).parent / "page" / "index.html").as_uri())
+        shown = browser.script("return document.body.innerText")
+        assert "python3 -m http.server" in shown and "loading" not in shown
 
 
 def test_no_kind_of_picture_is_offered_that_is_refused(page):
