@@ -1,12 +1,21 @@
 // The page's preprocessing against the vectors that Python's is tested with: node --test tests/serve
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import test from "node:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { after } from "node:test";
+import { pathToFileURL } from "node:url";
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
-const source = read("../../mnist_jax/serve/page/preprocess.js");
-// By way of an address: older versions of Node take no .js file for a module.
-const page = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+// Copied under another name: older versions of Node take no .js file for a module.
+const folder = mkdtempSync(join(tmpdir(), "page-"));
+after(() => rmSync(folder, { recursive: true }));
+for (const name of ["preprocess", "picture"]) {
+  const source = read(`../../mnist_jax/serve/page/${name}.js`);
+  writeFileSync(join(folder, `${name}.mjs`), source.replace("./preprocess.js", "./preprocess.mjs"));
+}
+const load = (name) => import(pathToFileURL(join(folder, `${name}.mjs`)));
+const page = { ...(await load("preprocess")), ...(await load("picture")) };
 const strokes = JSON.parse(read("strokes.json"));
 const vectors = JSON.parse(read("vectors.json"));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
@@ -17,9 +26,10 @@ for (const [digit, expected] of Object.entries(vectors.strokes)) {
   });
 }
 
-for (const { name, width, height, repeat, rgba, image } of vectors.pictures) {
+for (const { name, width, height, repeat, rgba, image, several } of vectors.pictures) {
   test(name, () => {
     const picture = enlarged({ width, height, data: bytes(rgba) }, repeat);
+    assert.equal(page.holdsSeveral(page.inkOfPicture(picture)), several);
     if (image === null) {
       assert.throws(() => page.imageOfPicture(picture), page.NoInkError);
     } else {

@@ -40,6 +40,7 @@ def test_strokes_give_their_vectors(digit):
 def test_pictures_give_their_vectors(case):
     picture = unpacked(case["rgba"], case["height"], case["width"], 4)
     picture = picture.repeat(case["repeat"], 0).repeat(case["repeat"], 1)
+    assert preprocess.holds_several(preprocess.ink_of_picture(picture)) == case["several"]
     if case["image"] is None:
         with pytest.raises(preprocess.NoInkError, match="no ink"):
             preprocess.image_of_picture(picture)
@@ -99,6 +100,33 @@ def test_published_images_come_out_as_they_went_in(real_data):
     # One level: the strongest is 254 in a tenth of them, and becomes 255.
     same = (np.abs(made.astype(int) - published) <= 1).all((1, 2))
     assert same.mean() >= 0.999
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 14])
+@pytest.mark.parametrize("sides", ["top", "right", "bottom", "left", "all"])
+@pytest.mark.parametrize("is_negative", [False, True])
+def test_frames_and_lines_at_the_edge_change_nothing(width, sides, is_negative):
+    for strokes in STROKES.values():
+        ink = preprocess.ink_of_strokes(strokes)
+        picture = np.pad(255 - ink, 14, constant_values=255)
+        plain = preprocess.image_of_picture(picture)
+        lines = {
+            "top": np.s_[:width],
+            "right": np.s_[:, -width:],
+            "bottom": np.s_[-width:],
+            "left": np.s_[:, :width],
+        }
+        for side in lines if sides == "all" else [sides]:
+            picture[lines[side]] = 0
+        framed = preprocess.image_of_picture(255 - picture if is_negative else picture)
+        np.testing.assert_array_equal(framed, plain)
+
+
+def test_one_digit_is_not_taken_for_several_and_two_are():
+    drawn = [preprocess.ink_of_strokes(strokes) for strokes in STROKES.values()]
+    for one, other in zip(drawn, [*drawn[1:], drawn[0]], strict=True):
+        assert not preprocess.holds_several(one)
+        assert preprocess.holds_several(np.hstack([one, other]))
 
 
 def test_a_negative_gives_the_same_image():

@@ -19,9 +19,9 @@ export async function list() {
 }
 
 /** Returns {labels, side} of a version, once it is loaded; without one, of the champion. */
-export async function describe(name, version) {
+export async function describe(name, version, progress) {
   const number = version || catalogue[name].champion;
-  const session = await load(name, number);
+  const session = await load(name, number, progress);
   return { labels: catalogue[name].labels[number], side: session.inputMetadata[0].shape[3] };
 }
 
@@ -34,10 +34,10 @@ export async function score(name, version, image, side) {
   return { scores: scores.data, version: number };
 }
 
-async function load(name, number) {
+async function load(name, number, progress) {
   const path = `models/${name}/${number}/model.onnx`;
   sessions[path] ??= get(path)
-    .then((response) => response.arrayBuffer())
+    .then((response) => bytesOf(response, progress))
     .then((bytes) => ort.InferenceSession.create(bytes));
   try {
     return await sessions[path];
@@ -51,4 +51,19 @@ async function get(path) {
   const response = await fetch(here(path)).catch(() => null);
   if (!response?.ok) throw new Error(`${path} cannot be fetched. Is the connection up?`);
   return response;
+}
+
+/** Returns what comes, and tells how much has come. */
+async function bytesOf(response, progress) {
+  const isPacked = response.headers.has("Content-Encoding"); // then its length is another
+  const total = isPacked ? 0 : Number(response.headers.get("Content-Length"));
+  const chunks = [];
+  let loaded = 0;
+  const reader = response.body.getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    chunks.push(part.value);
+    loaded += part.value.length;
+    progress?.(loaded, total);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }

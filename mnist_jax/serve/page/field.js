@@ -1,11 +1,12 @@
 // The field that is drawn on: with a mouse, a finger, a pen, or the keyboard.
 
-import { drawLine, FIELD_PX, imageOfInk, imageOfPicture, Ink, PEN_RADIUS_PX } from "./preprocess.js";
+import { Blocks, inkOfBlocks } from "./picture.js";
+import { drawLine, FIELD_PX, Ink, PEN_RADIUS_PX } from "./preprocess.js";
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STEP_PX = 10;
 const SMALL_STEP_PX = 3;
-const MOST_PIXELS = 16e6; // more than this, some phones cannot hold
+const STRIP_PIXELS = 2e6; // of a picture are read at once: a phone can hold that beside the picture
 
 export class Field {
   #canvas;
@@ -37,9 +38,9 @@ export class Field {
     return !this.#strokes.length && !this.#picture;
   }
 
-  /** Returns the image a model sees, 784 levels; throws NoInkError where there is nothing. */
-  image() {
-    return this.#picture ? imageOfPicture(this.#picture.pixels) : imageOfInk(this.#ink);
+  /** Returns the ink of what is drawn, or of the picture. */
+  get ink() {
+    return this.#picture?.ink ?? this.#ink;
   }
 
   clear() {
@@ -63,16 +64,9 @@ export class Field {
     } catch {
       throw new Error("This browser cannot open that file as a picture.");
     }
-    const { width, height } = bitmap;
-    if (width * height > MOST_PIXELS) {
-      throw new Error(`${width} x ${height} pixels are more than 16 million: make the picture smaller.`);
-    }
-    // One to one: the browser's own resampling would not be the specification's.
-    const canvas = new OffscreenCanvas(width, height);
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
+    const ink = inkOfBlocks(await blocksOf(bitmap));
     this.#strokes = [];
-    this.#picture = { bitmap, pixels: context.getImageData(0, 0, width, height) };
+    this.#picture = { bitmap, ink };
     this.#redraw();
   }
 
@@ -188,4 +182,21 @@ export class Field {
       context.stroke();
     }
   }
+}
+
+/** Reads a bitmap in strips, one to one: the browser's own resampling would not be ours. */
+async function blocksOf(bitmap) {
+  const { width, height } = bitmap;
+  const blocks = new Blocks(width, height);
+  const rows = Math.max(1, Math.floor(STRIP_PIXELS / width));
+  const canvas = new OffscreenCanvas(width, Math.min(rows, height));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  for (let first = 0; first < height; first += rows) {
+    const count = Math.min(rows, height - first);
+    context.clearRect(0, 0, width, count);
+    context.drawImage(bitmap, 0, first, width, count, 0, 0, width, count);
+    blocks.add(context.getImageData(0, 0, width, count).data, first);
+    await new Promise((resume) => setTimeout(resume)); // so that the page stays alive
+  }
+  return blocks;
 }

@@ -1,7 +1,8 @@
 // The page: what is drawn or opened goes to the chosen model, and its answer is shown.
 
 import { Field } from "./field.js";
-import { IMAGE_PX, inTheMiddle, modelInput, NoInkError } from "./preprocess.js";
+import { holdsSeveral } from "./picture.js";
+import { IMAGE_PX, imageOfInk, inTheMiddle, modelInput, NoInkError } from "./preprocess.js";
 import * as scorer from "./scorer.js";
 
 const get = (id) => document.getElementById(id);
@@ -13,6 +14,7 @@ let side = IMAGE_PX; // of the images it takes
 let answer = null; // what the last scores said, in words
 let isBehind = false;
 let isReading = false;
+let retry = null; // what failed last, to be tried again
 
 const field = new Field(get("field"), () => read());
 
@@ -30,7 +32,7 @@ async function read() {
     } catch (error) {
       showScores(null);
       get("latency").textContent = "";
-      say(error.message, true);
+      fail(error, error.isInput ? null : read);
     }
   }
   isReading = false;
@@ -38,13 +40,14 @@ async function read() {
 
 async function readOnce() {
   get("undo").disabled = get("clear").disabled = field.isEmpty;
+  get("invitation").hidden = !field.isEmpty;
   let image;
   try {
-    image = inTheMiddle(field.image(), side);
+    image = inTheMiddle(imageOfInk(field.ink), side);
   } catch (error) {
     showSeen(new Uint8Array(side * side));
     if (!(error instanceof NoInkError)) throw error;
-    if (!field.isEmpty) throw new Error("No ink stands out in this picture.");
+    if (!field.isEmpty) throw wrongInput("No ink stands out in this picture.");
     return showScores(null);
   }
   showSeen(image);
@@ -62,7 +65,32 @@ async function readOnce() {
   }
   get("latency").textContent = `${name}, version ${version}: ${latency.toFixed(1)} ms ${scorer.MEASURED}`;
   showScores(scores);
-  if (!field.isDrawing && !isBehind) say(answer);
+  if (field.isDrawing || isBehind) return;
+  if (labels.every((label) => /^[0-9]$/.test(label)) && holdsSeveral(field.ink)) {
+    showState("one digit at a time");
+    say("This looks like several digits. Draw or show one digit at a time.", true);
+  } else {
+    say(answer);
+  }
+}
+
+function wrongInput(message) {
+  return Object.assign(new Error(message), { isInput: true });
+}
+
+/** Says what is wrong, and offers to try again where that can help. */
+function fail(error, action = null) {
+  showState(action ? "no answer" : "nothing to read");
+  say(error.message, true);
+  retry = action;
+  get("retry").hidden = !action;
+}
+
+/** Shows in the answer's place, in words, what is going on. */
+function showState(text) {
+  get("answer").textContent = text;
+  get("answer").className = "none";
+  get("second").textContent = "";
 }
 
 function showSeen(image) {
@@ -85,7 +113,7 @@ function showScores(scores) {
     row.cells[2].textContent = scores ? scores[i].toFixed(3) : "";
     row.cells[2].title = scores ? scores[i] : "";
   });
-  get("answer").textContent = scores ? labels[first] : "nothing yet";
+  get("answer").textContent = scores ? labels[first] : labels.length ? "nothing yet" : "loading";
   get("answer").className = !scores ? "none" : labels[first].length > 1 ? "word" : "";
   get("second").textContent = scores && scores[second] >= 0.1 ? `or ${labels[second]}` : "";
   const told = (i) => `${labels[i]}, score ${scores[i].toFixed(3)}`;
@@ -95,12 +123,15 @@ function showScores(scores) {
 /** Says something on the page, and to those who listen to it. */
 function say(text, isWrong = false) {
   get("said").classList.toggle("wrong", isWrong);
+  retry = null;
+  get("retry").hidden = true;
   get("said").textContent = "";
   requestAnimationFrame(() => (get("said").textContent = text)); // a repeated text is heard again
 }
 
 function sayAnswer() {
-  if (field.isEmpty) say("Nothing to read yet: draw a digit, or open a picture.", true);
+  if (retry) retry();
+  else if (field.isEmpty) say("Nothing to read yet: draw a digit, or open a picture.", true);
   else if (answer) say(answer);
 }
 
@@ -110,6 +141,9 @@ function fill(select, options) {
 }
 
 async function begin() {
+  labels = [];
+  say("");
+  showScores(null);
   models = await scorer.list();
   const names = Object.keys(models);
   if (!names.length) throw new Error("There is no model that is ready.");
@@ -134,7 +168,7 @@ async function chooseVersion() {
   const chosen = [get("model").value, get("version").value];
   let found;
   try {
-    found = await scorer.describe(...chosen);
+    found = await scorer.describe(...chosen, showProgress);
   } finally {
     get("latency").textContent = "";
   }
@@ -154,14 +188,34 @@ async function chooseVersion() {
     return row;
   });
   get("scores").tBodies[0].replaceChildren(...rows);
+  showScores(null);
   if (!field.isEmpty) read();
 }
 
-async function open(file) {
-  if (file) await field.open(file);
+/** Shows how much of a model has come: bytes, of how many if that is known. */
+function showProgress(loaded, total) {
+  const size = (bytes) => (bytes / 1e6).toFixed(1);
+  const of = total ? ` of ${size(total)}` : "";
+  get("latency").textContent = `loading the model: ${size(loaded)}${of} MB`;
 }
 
-const orSay = (action) => (event) => action(event).catch((error) => say(error.message, true));
+async function open(file) {
+  if (!file) return;
+  showState("reading the picture");
+  await new Promise((resume) => requestAnimationFrame(() => setTimeout(resume))); // it is seen
+  try {
+    await field.open(file);
+  } catch (error) {
+    throw wrongInput(error.message);
+  }
+}
+
+/** Does something; where it fails, says so, and offers to do it again. */
+const orSay = (action) => {
+  const run = (event) =>
+    action(event).catch((error) => fail(error, error.isInput ? null : () => run(event)));
+  return run;
+};
 
 for (const action of ["undo", "clear"]) {
   get(action).addEventListener("click", () => {
@@ -169,6 +223,7 @@ for (const action of ["undo", "clear"]) {
     if (field.isEmpty) get("field").focus(); // the button goes out of use, and would lose it
   });
 }
+get("retry").addEventListener("click", () => retry?.());
 get("open").addEventListener("click", () => get("file").click());
 get("file").addEventListener("change", orSay(async ({ target }) => {
   await open(target.files[0]);
@@ -189,5 +244,4 @@ addEventListener("drop", orSay(async (event) => {
   await open(event.dataTransfer.files[0]);
 }));
 
-showScores(null);
 orSay(begin)();

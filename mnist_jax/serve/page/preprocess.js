@@ -4,8 +4,7 @@
 export const FIELD_PX = 280; // side of the field that is drawn on
 export const PEN_RADIUS_PX = 11;
 export const IMAGE_PX = 28; // side of what all is fitted into
-const LONGEST_PX = 400; // of a picture, after reduction
-const FAINTEST = 32; // grey levels
+export const FAINTEST = 32; // grey levels
 const BOX_PX = 20;
 
 /** There is nothing to look at. */
@@ -64,46 +63,6 @@ export function drawLine(ink, [ax, ay], [bx, by]) {
   }
 }
 
-/** Returns the image, 784 levels, of a picture: width, height and RGBA data, as ImageData has. */
-export function imageOfPicture(picture) {
-  const grey = reducedGrey(picture);
-  const { width, height, levels } = grey;
-  const ring = levels
-    .filter((_, i) => {
-      const [row, column] = [Math.floor(i / width), i % width];
-      return row === 0 || row === height - 1 || column === 0 || column === width - 1;
-    })
-    .sort();
-  const tenth = Math.floor(ring.length / 10);
-  const [lower, upper] = [ring[tenth], ring[ring.length - 1 - tenth]];
-  const [darkest, lightest] = range(levels);
-  const isDarkOnLight = lower - darkest > lightest - upper;
-  const ink = new Ink(width, height);
-  const beyond = levels.map((level) => Math.max(0, isDarkOnLight ? lower - level : level - upper));
-  const [, strongest] = range(beyond);
-  ink.levels = beyond.map((level) => (8 * level < strongest ? 0 : level));
-  return imageOfInk(ink);
-}
-
-/** Returns grey levels of blocks of pixels, at most 400 a side. */
-function reducedGrey({ width, height, data }) {
-  const block = Math.ceil(Math.max(width, height) / LONGEST_PX);
-  const grey = new Ink(Math.floor(width / block), Math.floor(height / block));
-  if (!grey.levels.length) throw new Error(`a picture of ${width}x${height} is too narrow; crop it`);
-  const sums = new Float64Array(grey.levels.length);
-  for (let row = 0; row < grey.height * block; row++) {
-    for (let column = 0; column < grey.width * block; column++) {
-      const i = 4 * (row * width + column);
-      const thousandths = 299 * data[i] + 587 * data[i + 1] + 114 * data[i + 2];
-      const alpha = data[i + 3];
-      sums[Math.floor(row / block) * grey.width + Math.floor(column / block)] +=
-        thousandths * alpha + 255000 * (255 - alpha);
-    }
-  }
-  grey.levels = Uint8Array.from(sums, (sum) => Math.floor(sum / (255000 * block * block)));
-  return grey;
-}
-
 /** Fits ink into 20x20 pixels and puts its centre of mass into the middle of 28x28. */
 export function imageOfInk(ink) {
   if (range(ink.levels)[1] < FAINTEST) throw new NoInkError("there is no ink to look at");
@@ -129,7 +88,7 @@ export function imageOfInk(ink) {
 }
 
 /** Returns the smallest box that holds all ink. */
-function boxOf(ink) {
+export function boxOf(ink) {
   let [top, bottom, left, right] = [ink.height, -1, ink.width, -1];
   ink.levels.forEach((level, i) => {
     if (!level) return;
@@ -173,7 +132,8 @@ function offset(levels) {
   return Math.min(Math.max(0, begin), IMAGE_PX - levels.length);
 }
 
-function range(levels) {
+/** Returns the least and the greatest level. */
+export function range(levels) {
   let [low, high] = [Infinity, 0];
   for (const level of levels) {
     if (level < low) low = level;

@@ -1,5 +1,8 @@
 """The page in a real browser, with the real server behind it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -79,7 +82,7 @@ def test_a_picture_without_ink_is_refused(page, tmp_path):
     Image.new("RGB", (60, 40), (230, 220, 210)).save(tmp_path / "blank.png")
     page.upload(tmp_path / "blank.png")
     page.wait(lambda: page.text("said") == "No ink stands out in this picture.")
-    assert page.text("answer") == "nothing yet"
+    assert page.text("answer") == "nothing to read"
     assert not [address for address in page.addresses() if address.endswith("infer")]
 
 
@@ -195,9 +198,99 @@ def test_it_is_complete_in_itself_and_lets_no_other_script_run(page, server):
     assert complaints and all("Content Security Policy" in one for one in complaints)
 
 
-def test_a_server_that_has_gone_is_reported(browser, serve, run):
+def test_a_server_that_has_gone_is_reported_and_asked_again(browser, serve, run):
     with serve(run) as server:
         browser.open(f"http://{server.http}/")
     browser.draw(SEVEN)
     browser.wait(lambda: browser.text("said").startswith("The server does not answer"))
-    assert browser.text("answer") == "nothing yet"
+    assert browser.text("answer") == "no answer"
+    assert browser.script("return retry.checkVisibility() && said.matches('.wrong')")
+    browser.script("window.asked = 0; window.fetch = async () => { asked++; throw new Error(); }")
+    browser.click("retry")
+    browser.wait(lambda: browser.script("return asked") == 1)
+    browser.script("field.focus()")
+    browser.wait(lambda: browser.script("return retry.checkVisibility()"))
+    browser.press(ENTER)
+    browser.wait(lambda: browser.script("return asked") == 2)
+
+
+def test_two_digits_are_noticed(page, tmp_path):
+    picture = np.full((120, 200), 255, np.uint8)
+    picture[20:100, 30:50] = picture[20:100, 120:140] = picture[20:40, 90:140] = 0
+    Image.fromarray(picture).save(tmp_path / "two.png")
+    page.upload(tmp_path / "two.png")
+    page.wait(lambda: "one digit at a time" in page.text("said"))
+    assert page.text("answer") == "one digit at a time"
+    assert page.script("return said.matches('.wrong')")
+
+
+def test_a_photograph_of_a_phone_is_read_in_strips_as_in_python(page, tmp_path):
+    y, x = np.mgrid[:4100, :4400] / 4100
+    picture = np.full(x.shape, 230, np.uint8)
+    picture[np.abs(np.hypot(x - 0.6, y - 0.5) - 0.28) < 0.06] = 30
+    Image.fromarray(picture).save(tmp_path / "large.png")
+    page.upload(tmp_path / "large.png")
+    page.wait(lambda: page.text("said"))
+    np.testing.assert_array_equal(page.seen(), preprocess.image_of_picture(picture))
+
+
+def test_white_ink_on_transparent_is_seen_as_in_python(page, tmp_path, strokes):
+    picture = np.full((280, 280, 4), 255, np.uint8)
+    picture[..., 3] = preprocess.ink_of_strokes(strokes["4"])
+    Image.fromarray(picture).save(tmp_path / "white.png")
+    page.upload(tmp_path / "white.png")
+    page.wait(lambda: page.text("said"))
+    image = preprocess.image_of_picture(picture)
+    np.testing.assert_array_equal(page.seen(), image)
+
+
+def test_the_invitation_goes_with_the_first_stroke(page):
+    assert page.script("return invitation.checkVisibility()")
+    page.draw(SEVEN)
+    assert not page.script("return invitation.checkVisibility()")
+    page.clear()
+    assert page.script("return invitation.checkVisibility()")
+
+
+def test_opened_as_a_file_it_says_how_to_open_it(make_browser):
+    with make_browser() as browser:
+        browser.driver.get((Path(preprocess.__file__).parent / "page" / "index.html").as_uri())
+        shown = browser.script("return document.body.innerText")
+        assert "python3 -m http.server" in shown and "loading" not in shown
+
+
+def test_no_kind_of_picture_is_offered_that_is_refused(page):
+    kinds = page.script("return file.accept").split(",")
+    assert "image/png" in kinds and not {"image/*", "image/svg+xml"} & set(kinds)
+
+
+@pytest.mark.parametrize("size", [(844, 390), (640, 400), (390, 844), (1280, 800)])
+def test_the_field_fits_and_can_be_scrolled_past(make_browser, server, size):
+    width, height = size
+    with make_browser(width=width, height=height, is_phone=True) as phone:
+        phone.open(f"http://{server.http}/")
+        box = phone.script(
+            "const box = field.getBoundingClientRect(); return [box.width, box.height]"
+        )
+        assert max(box) <= height - 40 and abs(box[0] - box[1]) < 1
+        assert phone.script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_edges_are_seen(make_browser, server, scheme):
+    with make_browser(scheme=scheme) as browser:
+        browser.open(f"http://{server.http}/")
+        for name in ("field", "open"):
+            colors = browser.script(
+                f"const found = getComputedStyle(document.getElementById('{name}'));"
+                "return [found.borderTopColor, getComputedStyle(document.body).backgroundColor]"
+            )
+            edge, ground = (luminance(color) for color in colors)
+            assert (max(edge, ground) + 0.05) / (min(edge, ground) + 0.05) >= 3
+
+
+def luminance(color):
+    """Relative luminance of `rgb(...)`, 0 to 1 (WCAG 2.2)."""
+    levels = np.array([int(part) for part in re.findall(r"\d+", color)[:3]]) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
