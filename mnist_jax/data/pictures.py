@@ -114,7 +114,9 @@ def prepare(
     block = max(1, 2**20 // flat.shape[0])  # columns at a time: 8 MB of floats
     means = [rows @ flat[:, x : x + block].astype(exact) for x in range(0, flat.shape[1], block)]
     by_row = np.concatenate(means, axis=1).reshape(side, pixels.shape[1], channels)
-    sums = np.matmul(columns, by_row).astype(np.int64)
+    # One product of matrices: a stack of many with three columns each takes ten times as long.
+    by_column = by_row.transpose(1, 0, 2).reshape(pixels.shape[1], -1)
+    sums = (columns @ by_column).astype(np.int64).reshape(side, side, channels).transpose(1, 0, 2)
     return ((2 * sums + total) // (2 * total)).astype(np.uint8)
 
 
