@@ -56,7 +56,8 @@ def prepare(
 ) -> tuple[OwnData, report.DataReport]:
     """Makes sure that the pictures lie decoded on disk, and says what they are.
 
-    They are found again by the names, sizes and times of change of all files, and the settings.
+    They are found again by the place, the names, sizes and times of change of all files, and the
+    settings.
 
     Args:
         path: a folder or file in one of `readers.FORMATS`.
@@ -100,8 +101,14 @@ def _check(settings: Settings) -> None:
 
 
 def _key(path: Path, settings: Settings) -> str:
-    """SHA-256 over settings, and name, size and time of change of each file."""
-    digest = hashlib.sha256(repr((VERSION, settings)).encode())
+    """SHA-256 over settings, the place, and name, size and time of change of each file.
+
+    The place belongs to it: archives give all files one time, and the files of two data sets often
+    have the same names and sizes.
+    """
+    digest = hashlib.sha256(
+        repr((VERSION, settings)).encode() + os.fsencode(os.path.realpath(path))
+    )
     waiting = [os.fspath(path)]
     try:
         if not os.path.isdir(path):

@@ -104,7 +104,7 @@ def test_a_test_picture_in_train_is_a_leak(tmp_path):
     for split in ("train", "val", "test"):
         _folder(root / split)
         for path in (root / split).rglob("*.png"):
-            path.write_bytes(_png(hash((split, path.name)) % 2**31))
+            path.write_bytes(_png(int.from_bytes(f"{split}{path.name}".encode(), "big")))
     (root / "train" / "cat" / "copy.png").write_bytes(
         (root / "test" / "cat" / "0_0.png").read_bytes()
     )
@@ -254,3 +254,14 @@ def test_wrong_settings(tmp_path, settings):
 
 def test_the_table_is_long_enough():
     assert len(WRONG) >= 40
+
+
+def test_two_sources_of_one_size_and_time_are_two(tmp_path):
+    hashes = set()
+    for number in (1, 2):
+        path = tmp_path / f"{number}.npz"
+        labels = np.arange(20) % 2
+        path.write_bytes(_npz(x_train=np.full((20, 20, 20), number, np.uint8), y_train=labels))
+        os.utime(path, (0, 0))
+        hashes.add(_prepare(path, tmp_path)[0].data_hash)
+    assert len(hashes) == 2
