@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Integer, UInt8, UInt16
 
 from mnist_jax import files
 from mnist_jax.errors import UserError
@@ -25,10 +25,10 @@ SPLITS = ("train", "validation", "test")
 
 
 class Split(NamedTuple):
-    """Images, white on black, and the class of each."""
+    """Images, published ones white on black, and the class of each."""
 
-    images: UInt8[np.ndarray, "num_images side side"]
-    labels: UInt8[np.ndarray, " num_images"]
+    images: UInt8[np.ndarray, "num_images side side"] | UInt8[np.ndarray, "num_images side side 3"]
+    labels: UInt8[np.ndarray, " num_images"] | UInt16[np.ndarray, " num_images"]
 
 
 def split_off(split: Split, size: int) -> tuple[Split, Split]:
@@ -40,12 +40,25 @@ def split_off(split: Split, size: int) -> tuple[Split, Split]:
     Returns:
         The rest and the slice, both in the order in which the images came.
     """
-    num_images = len(split.labels)
+    taken = slice_by_class(split.labels, size)
+    return Split(*(array[~taken] for array in split)), Split(*(array[taken] for array in split))
+
+
+def slice_by_class(
+    labels: Integer[np.ndarray, " num_images"], size: int
+) -> Bool[np.ndarray, " num_images"]:
+    """Says which images belong to the slice that `split_off` takes."""
+    num_images = len(labels)
     random_keys = np.random.PCG64(0).random_raw(num_images)
-    by_class = np.lexsort((random_keys, split.labels))
+    by_class = np.lexsort((random_keys, labels))
     taken = np.zeros(num_images, bool)
     taken[by_class[np.arange(size) * num_images // size]] = True
-    return Split(*(array[~taken] for array in split)), Split(*(array[taken] for array in split))
+    return taken
+
+
+def with_channels(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n side side channels"]:
+    """Returns grey images, which lie on disk as `[n, side, side]`, with their one channel."""
+    return images[..., None] if images.ndim == 3 else images
 
 
 def in_the_middle(split: Split, image_side: int) -> Split:
@@ -124,6 +137,11 @@ def write(folder: Path, splits: dict[str, Split]) -> None:
             contents = buffer.getvalue()
             path.write_bytes(contents)
             index[path.name] = {"size_bytes": len(contents), "sha256": _sha256(contents)}
+    write_index(folder, index)
+
+
+def write_index(folder: Path, index: dict[str, Any]) -> None:
+    """Writes the index of a folder: `size_bytes` and `sha256` of each file in it, by name."""
     files.write_json(folder / "index.json", {"files": index, "data_hash": _hash_index(index)})
 
 
@@ -184,12 +202,19 @@ def _hash_index(index: dict[str, Any]) -> str:
     return _sha256(json.dumps(index, sort_keys=True).encode())
 
 
-def _read_array(path: Path, index: dict[str, Any]) -> UInt8[np.ndarray, "..."]:
+def _read_array(path: Path, index: dict[str, Any]) -> Integer[np.ndarray, "..."]:
     try:
         array = np.load(io.BytesIO(_read_contents(path, index)), allow_pickle=False)
     except (ValueError, EOFError) as error:  # no such file was ever written here
         raise _changed(path) from error
-    if array.dtype != np.uint8 or array.shape[1:] not in ((), (28, 28)):
+    is_labels = array.ndim == 1 and array.dtype in (np.uint8, np.uint16)
+    is_images = (
+        array.dtype == np.uint8
+        and array.ndim in (3, 4)
+        and array.shape[1] == array.shape[2]
+        and array.shape[3:] in ((), (3,))
+    )
+    if not (is_labels or is_images):
         raise _changed(path)
     return array
 

@@ -1,0 +1,267 @@
+import io
+import os
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mnist_jax.data import arrays, own, report
+from mnist_jax.errors import UserError
+
+SHARES = {"validation_share": 0.2, "test_share": 0.2}
+
+
+def _png(seed: int, size=(20, 20), colour=False) -> bytes:
+    shape = (*size, 3) if colour else size
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _folder(root, classes=("cat", "dog"), count=10):
+    for k, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{k}_{i}.png").write_bytes(_png(100 * k + i))
+    return root
+
+
+def _prepare(path, tmp_path, **settings):
+    return own.prepare(path, tmp_path / "prepared", own.Settings(**{**SHARES, **settings}))
+
+
+def _write(kind, root, images, labels, idx_bytes):
+    root.mkdir()
+    if kind == "npz":
+        for names in [("x_train", "y_train", "x_test", "y_test")]:
+            values = (images["train"], labels["train"], images["test"], labels["test"])
+            np.savez(root / "own.npz", **dict(zip(names, values, strict=True)))
+        return root / "own.npz"
+    for split in ("train", "test"):
+        pngs = []
+        for image in images[split]:
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "PNG")
+            pngs.append(buffer.getvalue())
+        if kind == "idx":
+            name = "t10k" if split == "test" else split
+            (root / f"{name}-images-idx3-ubyte").write_bytes(idx_bytes(images[split]))
+            (root / f"{name}-labels-idx1-ubyte").write_bytes(idx_bytes(labels[split]))
+        elif kind == "parquet":
+            column = [{"bytes": png, "path": None} for png in pngs]
+            table = pyarrow.table({"image": column, "label": labels[split].astype(np.int64)})
+            pq.write_table(table, root / f"{split}-00000-of-00001.parquet")
+        elif kind == "csv":
+            names = ["label", *(f"pixel{i}" for i in range(784))]
+            rows = np.column_stack([labels[split], images[split].reshape(-1, 784)])
+            text = "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)])
+            (root / f"{split}.csv").write_text(text + "\n")
+        else:
+            for i, (png, label) in enumerate(zip(pngs, labels[split], strict=True)):
+                (root / split / str(label)).mkdir(parents=True, exist_ok=True)
+                (root / split / str(label) / f"{i}.png").write_bytes(png)
+    return root
+
+
+def test_every_format_gives_the_same_arrays(tmp_path, real_data, idx_bytes):
+    from mnist_jax.data.readers import idx
+
+    listing = idx.read(real_data / "mnist", transposed=False)
+    images, labels = {}, {}
+    for split, size in (("train", 300), ("test", 100)):
+        part = listing.parts[split]
+        images[split] = next(part.chunks())[:size]
+        labels[split] = np.array(part.labels[:size], np.uint8)
+    hashes = {}
+    for kind in ("idx", "npz", "csv", "parquet", "folder"):
+        path = _write(kind, tmp_path / kind, images, labels, idx_bytes)
+        data, _ = own.prepare(path, tmp_path / "prepared", own.Settings())
+        hashes[kind] = data.data_hash
+        np.testing.assert_array_equal(arrays.read(data.folder, "test").images, images["test"])
+        assert (data.channels, data.image_side) == (1, 28)
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def test_pneumonia_duplicates_are_found_and_dropped(tmp_path, real_data):
+    path = real_data / "pneumonia_mnist" / "pneumoniamnist.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    data, found = _prepare(path, tmp_path)
+    within = {split: value["count"] for split, value in found["duplicates_within"].items()}
+    assert within == {"train": 18, "validation": 0, "test": 3}
+    assert found["duplicates_across"]["train-validation"]["count"] == 8
+    assert report.leaks(found) == 0
+    dropped, after = _prepare(path, tmp_path, drop_duplicates=True)
+    assert after["dropped"]["train"] == data.num_train - dropped.num_train >= 8
+    assert after["duplicates_across"]["train-validation"]["count"] == 0
+
+
+def test_a_test_picture_in_train_is_a_leak(tmp_path):
+    root = tmp_path / "own"
+    for split in ("train", "val", "test"):
+        _folder(root / split)
+        for path in (root / split).rglob("*.png"):
+            path.write_bytes(_png(int.from_bytes(f"{split}{path.name}".encode(), "big")))
+    (root / "train" / "cat" / "copy.png").write_bytes(
+        (root / "test" / "cat" / "0_0.png").read_bytes()
+    )
+    data, found = _prepare(root, tmp_path)
+    assert report.leaks(found) == 1
+    assert found["duplicates_across"]["train-test"]["named"] == [
+        ["train/cat/copy.png", "test/cat/0_0.png"]
+    ]
+    after, clean = _prepare(root, tmp_path, drop_duplicates=True)
+    assert report.leaks(clean) == 0 and after.num_train == data.num_train - 1
+
+
+def test_hostile_files_are_named_and_never_opened(tmp_path):
+    root = _folder(tmp_path / "own")
+    os.mkfifo(root / "cat" / "pipe.png")
+    (root / "cat" / "out.png").symlink_to("/etc/hostname")
+    (root / "cat" / "loop.png").symlink_to("loop.png")
+    (root / "cat" / "dev.png").symlink_to("/dev/zero")
+    (root / "cat" / "empty.png").touch()
+    (root / "cat" / "cut.png").write_bytes(_png(5)[:100])
+    (root / "cat" / "line\n\x1b[31m.png").write_bytes(b"no picture")
+    with open(os.fsencode(root / "cat") + b"/\xff.png", "wb") as file:
+        file.write(_png(77))
+    (root / "cat" / ".DS_Store").write_bytes(b"x")
+    data, found = _prepare(root, tmp_path)
+    assert data.num_train + data.num_validation + data.num_test == 21
+    assert found["unreadable"]["count"] == 7
+    assert all(name.isprintable() for name, _ in found["unreadable"]["named"])
+    assert {name for name, _ in found["unreadable"]["named"]} >= {"cat/pipe.png", "cat/out.png"}
+
+
+def test_groups_stay_together_and_a_later_start_decodes_nothing(tmp_path, monkeypatch):
+    root = _folder(tmp_path / "own")
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    rows = [f"{n},{n.split('/')[0]},person{i % 5}" for i, n in enumerate(names)]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label,group", *rows]) + "\n")
+    data, _ = _prepare(root, tmp_path)
+    person = {row.split(",")[0]: row.split(",")[2] for row in rows}
+    places = {}
+    for split, found in own.names(data).items():
+        for name in found:
+            assert places.setdefault(person[name], split) == split
+    monkeypatch.setattr(own, "_make", None)
+    assert _prepare(root, tmp_path)[0] == data
+
+
+def _npz(**made):
+    buffer = io.BytesIO()
+    np.savez(buffer, **made)
+    return buffer.getvalue()
+
+
+X, Y = np.zeros((4, 20, 20), np.uint8), np.array([0, 1, 0, 1])
+PIXELS = "label," + ",".join(f"pixel{i}" for i in range(4)) + "\n"
+WRONG = {
+    "missing": ({}, "is not there"),
+    "empty_folder": ({"d/": b""}, "holds no folders of pictures"),
+    "no_format": ({"f.bin": b"hello"}, "in no format that is known"),
+    "empty_file": ({"f.npz": b""}, "in no format that is known"),
+    "one_class": ({"d/a/1.png": _png(1), "d/a/2.png": _png(2)}, "has 1 class"),
+    "empty_class": ({"d/a/1.png": _png(1), "d/b/": b""}, "class 'b'.*has no files"),
+    "test_alone": ({"d/test/a/1.png": _png(1)}, "holds test and no train"),
+    "two_vals": (
+        {"d/train/a/1": _png(1), "d/val/a/1": _png(1), "d/valid/a/1": _png(1)},
+        "keep one",
+    ),
+    "nothing_readable": (
+        {f"d/{c}/{i}.png": b"x" for c in "ab" for i in range(5)},
+        "no readable picture",
+    ),
+    "too_few": ({"d/a/1.png": _png(1), "d/b/1.png": _png(2)}, "too few|no picture is left"),
+    "npz_damaged": ({"f": b"PK\x03\x04 no zip"}, "is damaged"),
+    "npz_names": ({"f": _npz(a=X)}, "holds a, and no images"),
+    "npz_no_labels": ({"f": _npz(x_train=X, y_train=Y, x_test=X)}, "x_test and no y_test"),
+    "npz_float": ({"f": _npz(x_train=X / 2, y_train=Y)}, "float64, not uint8"),
+    "npz_shape": ({"f": _npz(x_train=X[0], y_train=Y)}, r"of shape \(20, 20\)"),
+    "npz_channels": ({"f": _npz(x_train=np.zeros((4, 9, 9, 2), "u1"), y_train=Y)}, "of shape"),
+    "npz_count": ({"f": _npz(x_train=X, y_train=Y[:3])}, "for 4 images"),
+    "npz_onehot": ({"f": _npz(x_train=X, y_train=np.eye(4))}, "labels of shape"),
+    "npz_float_label": ({"f": _npz(x_train=X, y_train=Y / 2)}, "labels of type float64"),
+    "npz_none": ({"f": _npz(x_train=X[:0], y_train=Y[:0])}, "has no train images"),
+    "npz_pickle": ({"f": _npz(x_train=np.array([None]), y_train=Y)}, "Python objects"),
+    "idx_alone": ({"f": b"\0\0\x08\x03" + bytes(12)}, "name the folder"),
+    "idx_no_labels": ({"d/train-images-idx3-ubyte": b"\0\0\x08\x03"}, "no train labels"),
+    "idx_damaged": (
+        {"d/train-images-idx3-ubyte": b"junk", "d/train-labels-idx1-ubyte": b"junk"},
+        "not an IDX file of bytes",
+    ),
+    "idx_huge": (
+        {
+            "d/train-images-idx3-ubyte": b"\0\0\x08\x03" + b"\xff" * 12,
+            "d/train-labels-idx1-ubyte": b"\0\0\x08\x01" + b"\xff" * 4,
+        },
+        "declares",
+    ),
+    "idx_gzip": (
+        {"d/train-images-idx3-ubyte.gz": b"no", "d/train-labels-idx1-ubyte.gz": b"no"},
+        "is damaged",
+    ),
+    "parquet_damaged": ({"f": b"PAR1 no"}, "is not Parquet, or damaged"),
+    "csv_not_square": ({"f": b"label,pixel0,pixel1\n1,2,3\n"}, "2 pixels a row, not a square"),
+    "csv_level": ({"f": (PIXELS + "1,2,3,4,256\n").encode()}, "cannot be read"),
+    "csv_text": ({"f": (PIXELS + "1,2,3,4,x\n").encode()}, "cannot be read"),
+    "csv_short_row": ({"f": (PIXELS + "1,2,3\n").encode()}, "cannot be read"),
+    "csv_empty": ({"f": PIXELS.encode()}, "has no rows|cannot be read"),
+    "csv_missing": ({"f": (PIXELS + "1,2,,4,5\n").encode()}, "missing|cannot be read"),
+    "csv_no_labels": ({"f": b"pixel0,pixel1\n1,2\n"}, "no labels to train on"),
+    "table_no_column": ({"d/metadata.csv": b"a,b\n1,2\n"}, "no file_name in row 2"),
+    "table_no_label": ({"d/metadata.csv": b"file_name\nx.png\n"}, "no label"),
+    "table_outside": ({"d/metadata.csv": b"file_name,label\n../x.png,a\n"}, "outside the folder"),
+    "table_absolute": ({"d/metadata.csv": b"file_name,label\n/x.png,a\n"}, "outside the folder"),
+    "table_bytes": ({"d/metadata.csv": b"file_name,label\n\xff,a\n"}, "is not UTF-8"),
+    "table_json": ({"d/metadata.jsonl": b"{\n"}, "is not valid JSON lines"),
+    "table_list": ({"d/metadata.jsonl": b"[]\n"}, "is not an object"),
+    "table_split": ({"d/metadata.csv": b"file_name,label,split\nx,a,dev\n"}, "the split 'dev'"),
+    "table_twice": ({"d/x": _png(1), "d/metadata.csv": b"file_name,label\nx,a\nx,b\n"}, "second"),
+    "table_absent": ({"d/metadata.csv": b"file_name,label\nx.png,a\n"}, "without any picture"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_each_wrong_input_has_its_line_and_leaves_nothing(tmp_path, case):
+    made, line = WRONG[case]
+    for name, contents in made.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(contents)
+    top = next(iter(made), "f").split("/")[0]
+    with pytest.raises(UserError, match=line) as raised:
+        _prepare(tmp_path / "in" / top, tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+    left = tmp_path / "prepared"
+    assert not left.exists() or not list(left.rglob("*.npy")) + list(left.glob(".preparing_*"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"image_side": 15}, {"image_side": 129}, {"channels": 2}, {"fit": "zoom"},
+                 {"test_share": 0.0}, {"validation_share": 1.0}, {"transposed": True}]
+)  # fmt: skip
+def test_wrong_settings(tmp_path, settings):
+    with pytest.raises(UserError, match=next(iter(settings))):
+        _prepare(_folder(tmp_path / "own"), tmp_path, **settings)
+
+
+def test_the_table_is_long_enough():
+    assert len(WRONG) >= 40
+
+
+def test_two_sources_of_one_size_and_time_are_two(tmp_path):
+    hashes = set()
+    for number in (1, 2):
+        path = tmp_path / f"{number}.npz"
+        labels = np.arange(20) % 2
+        path.write_bytes(_npz(x_train=np.full((20, 20, 20), number, np.uint8), y_train=labels))
+        os.utime(path, (0, 0))
+        hashes.add(_prepare(path, tmp_path)[0].data_hash)
+    assert len(hashes) == 2
