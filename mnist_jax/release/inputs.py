@@ -20,7 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         ("data", "where prepared data is kept; as in the run, unless given"),
         ("manual", "folder with the raw published files; as in the run, unless given"),
     ):
-        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", help=meaning)
+        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", type=Path, help=meaning)
 
 
 def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset:

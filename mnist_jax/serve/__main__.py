@@ -6,11 +6,12 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
-from mnist_jax.command import Parser, run
+from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
 from mnist_jax.serve import rest, rpc
 from mnist_jax.serve.connections import BoundedProtocol
@@ -149,5 +150,10 @@ def _positive(text: str) -> int:
     return number
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 where the server was told to stop, 2 on a mistake."""
+    return run(make_parser(), arguments, serve)
+
+
 if __name__ == "__main__":
-    sys.exit(run(make_parser(), sys.argv[1:], serve))
+    run_as_program(main)

@@ -8,6 +8,7 @@ network in JAX are both asked.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,9 @@ from mnist_jax.card import model_card, plots
 from mnist_jax.files import read_json, write_json
 from mnist_jax.release import inputs as run_data
 from mnist_jax.release.criteria import wilson
+from mnist_jax.run import environment, paths
 from mnist_jax.run import folder as run_folder
-from mnist_jax.run import paths
 from mnist_jax.studies import scoring
-from mnist_jax.train import run_as_program
 
 ANGLES = tuple(range(-90, 91, 15))  # degrees, counter-clockwise
 CANVAS_SIDE = 40  # pixels; room for a digit under every transformation below
@@ -147,12 +147,15 @@ def main(arguments: Sequence[str]) -> int:
         help="folders of measured runs, drawn into the same picture",
     )
     parser.add_argument("--num-images", "--num_images", type=int, help="only the first so many")
-    parser.add_argument("--data-dir", "--data_dir", help="as in the run, unless given")
-    parser.add_argument("--manual-dir", "--manual_dir", help="as in the run, unless given")
+    parser.add_argument("--data-dir", "--data_dir", type=Path, help="as in the run, unless given")
+    parser.add_argument(
+        "--manual-dir", "--manual_dir", type=Path, help="as in the run, unless given"
+    )
     return command.run(parser, arguments, _act)
 
 
 def _act(options: argparse.Namespace) -> int:
+    environment.start_jax(os.environ)
     run_dir = options.run_dir
     config = run_folder.read_run(run_dir)["config"]
     file = run_data.find_onnx(run_dir)
@@ -202,4 +205,4 @@ def _report(figures: dict[str, Any], console: Console) -> int:
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
@@ -118,7 +120,7 @@ def fit(
     with ExitStack() as stack, _EpochBar(console, label, epochs, num_batches) as bar:
         # Of several processes none stops by itself: the others would wait for its next step.
         stop = stack.enter_context(deferred(is_wanted=jax.process_count() == 1))
-        writers = [stack.enter_context(SummaryWriter(str(path))) for path in tensorboard_dirs]
+        writers = [stack.enter_context(closing(_open_events(path))) for path in tensorboard_dirs]
         for epoch in range(first_epoch + 1, epochs + 1):
             order = replicate(shuffled(shuffle_key, epoch, len(train.labels)), mesh)
             everywhere, progress, num_done, seconds = _train_epoch(
@@ -248,14 +250,26 @@ def _row(
     }
 
 
+def _open_events(folder: Path) -> EventsWriter:
+    """Returns a writer of TensorBoard's events.
+
+    SummaryWriter's queue between processes needs /dev/shm, which some containers do not give.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return EventsWriter(str(folder / "events"))
+
+
 def _report(
-    histories: list[dict[str, Any]], writers: list[SummaryWriter], label: str, epochs: int
+    histories: list[dict[str, Any]], writers: list[EventsWriter], label: str, epochs: int
 ) -> None:
     """Logs the epoch that has just ended, and writes its scalars where there are writers."""
     rows = [history["epochs"][-1] for history in histories]
     for writer, row in zip(writers, rows, strict=bool(writers)):
-        for name in sorted(set(row) - {"epoch"}):
-            writer.add_scalar(name, row[name], row["epoch"])
+        names = sorted(set(row) - {"epoch"})
+        values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
+        summary = Summary(value=values)
+        writer.write_event(Event(wall_time=time.time(), step=row["epoch"], summary=summary))
+        writer.flush()
     LOGGER.info("%sepoch %d/%d: %s", label, rows[0]["epoch"], epochs, _summary(rows))
 
 
