@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +174,8 @@ def run_as_program(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """
     settle_terminal()
     os.environ.update(SETTINGS)
+    if any(option.startswith("e") for option in sys.warnoptions):  # PYTHONWARNINGS=error
+        warnings.simplefilter("default")  # a library's warning is shown, and ends nothing
     signal.signal(signal.SIGTERM, _terminate)
     try:
         status = status_of(lambda: main(sys.argv[1:]))
