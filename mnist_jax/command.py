@@ -73,10 +73,10 @@ def status_of(act: Callable[[], int]) -> int:
 
 
 def expand(path: str) -> str:
-    """Returns a path with `~`, `~user` and `$VARIABLE` replaced, as a shell would.
+    """Returns a path with `~`, `~user` and `$VARIABLE` replaced; a variable that is not set stays.
 
     Raises:
-        UserError: there is no such user, or no such variable.
+        UserError: there is no such user.
     """
     expanded = os.path.expanduser(os.path.expandvars(path))
     if expanded.startswith("~"):
