@@ -1,14 +1,31 @@
-"""What commands share: one line for a mistake, and the exit status."""
+"""What commands share: terminal, surroundings, one line for a mistake, and the exit status."""
 
 import argparse
+import io
 import os
+import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
-from mnist_jax.errors import Terminated, UserError
+from mnist_jax.errors import StoppedError, Terminated, UserError, first_line
+
+PACKAGE = Path(__file__).parent
+# Settings of libraries that are this program's own, whatever a shell or a notebook has exported.
+# The text of a notebook's MPLBACKEND stops the import of matplotlib, which draws to files here.
+SETTINGS = {
+    "MPLBACKEND": "agg",
+    "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    "JAX_NUMPY_RANK_PROMOTION": "allow",
+    "JOBLIB_MULTIPROCESSING": "0",  # scikit-learn's pool, not used here, warns without /dev/shm
+}
+# How the variables begin that can change what is imported, or stop it.
+PREFIXES = ("JAX_", "XLA_", "MPL", "PYTHONPATH", "PROTOCOL_BUFFERS_", "NPY_", "TFDS_", "LD_")
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,15 +40,126 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser: Parser, arguments: Sequence[str], act: Callable[[argparse.Namespace], int]) -> int:
-    """Parses and acts; returns what `act` returns, or 2 on a mistake."""
+    """Parses and acts; returns the exit status.
+
+    `~` and `$VARIABLE` are expanded in every argument of type Path.
+    """
+
+    def parse_and_act() -> int:
+        options = parser.parse_args(arguments)
+        for name, value in vars(options).items():
+            setattr(options, name, _expanded(value))
+        return act(options)
+
+    return status_of(parse_and_act)
+
+
+def status_of(act: Callable[[], int]) -> int:
+    """Returns what `act` returns; 2 on a mistake, 130 or 143 where a signal stopped it.
+
+    What is wrong is printed on one line of standard error.
+    """
     try:
-        return act(parser.parse_args(arguments))
+        return act()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt as error:
         print("interrupted; the same command begins again", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
+
+
+def expand(path: str) -> str:
+    """Returns a path with `~`, `~user` and `$VARIABLE` replaced; a variable that is not set stays.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if expanded.startswith("~"):
+        raise UserError(f"{path} names no home folder that is known; write the path out")
+    return expanded
+
+
+def _expanded(value: Any) -> Any:
+    """Expands what is a path, alone or in a list."""
+    if isinstance(value, list):
+        return [_expanded(entry) for entry in value]
+    return Path(expand(str(value))) if isinstance(value, Path) else value
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Takes an import that fails, anywhere but in this package, for a mistake of the environment.
+
+    Raises:
+        UserError: in place of what a library raised.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        known = sorted({name for name in os.environ if name.startswith(PREFIXES)} - set(SETTINGS))
+        known = [name for name in known if name in str(error)] or known
+        unset = f"unset {', '.join(known)} if that is not meant, or " if known else ""
+        raise UserError(
+            f"a library cannot be loaded ({first_line(error)}); {unset}remove .venv, to have it "
+            "installed again"
+        ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Returns whether this package raised an error, or lacks what was to be imported from it."""
+    if isinstance(error, ImportError):
+        return (error.name or "").split(".")[0] == PACKAGE.name
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(PACKAGE)
+
+
+class _Outlet(io.FileIO):
+    """Standard output or error. What cannot be written there any more is dropped, and ends nothing.
+
+    The reader of a pipe has left, a terminal was closed, a disk is full.
+    """
+
+    def write(self, data: Any) -> int:
+        """Writes `data`; returns the number of bytes that are done with."""
+        try:
+            while (count := super().write(data)) is None:  # it does not block, and is full
+                select.select([], [self], [])
+        except OSError:
+            return len(data)
+        return count
+
+
+def settle_terminal() -> None:
+    """Makes standard output and error bear everything, and lets no hang-up end the program.
+
+    What a terminal's character set lacks is written escaped.
+    """
+    for number in (0, 1, 2):  # a file opened later must not take the place of a closed one
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        before = getattr(sys, name)  # None: it was closed when Python started
+        outlet = _Outlet(os.devnull if before is None else number, "w", closefd=before is None)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(outlet),
+            encoding="utf-8" if before is None else before.encoding,
+            errors="backslashreplace",
+            line_buffering=before is None or before.line_buffering,
+            write_through=before is not None and before.write_through,
+        )
+        setattr(sys, name, stream)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _terminate(*_: object) -> None:
@@ -41,12 +169,19 @@ def _terminate(*_: object) -> None:
 def run_as_program(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Runs `main` on the command line and ends the process with its status.
 
-    What nobody foresaw ends with status 3: 1 is for releases that are refused.
+    `main` alone can give status 1, which is for what was judged and refused. What nobody foresaw
+    ends with status 3.
     """
+    settle_terminal()
+    os.environ.update(SETTINGS)
+    if any(option.startswith("e") for option in sys.warnoptions):  # PYTHONWARNINGS=error
+        warnings.simplefilter("default")  # a library's warning is shown, and ends nothing
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = main(sys.argv[1:])
-    except Exception:
+        status = status_of(lambda: main(sys.argv[1:]))
+    except SystemExit as stop:  # of argparse's --help, or of a library that gives up
+        status = 0 if stop.code in (None, 0) else 3
+    except BaseException:
         traceback.print_exc()
         status = 3
     sys.stdout.flush()

@@ -44,11 +44,16 @@ def run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
         UserError: the data, the folder or the configuration is at fault.
         StoppedError: another process of the run was lost.
     """
-    processes.join(config["coordinator"], config["num_processes"], config["process_id"])
+    environment.start_jax(
+        os.environ,
+        join=lambda: processes.join(
+            config["coordinator"], config["num_processes"], config["process_id"]
+        ),
+    )
     with processes.watched():
         if processes.is_writer():
             return write_run(config, console, phases)
-        return help_along(config, phases)
+        return help_along(config, console, phases)
 
 
 def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
@@ -100,14 +105,14 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         return status
 
 
-def help_along(config: Mapping[str, Any], phases: Phases) -> int:
+def help_along(config: Mapping[str, Any], console: Console, phases: Phases) -> int:
     """Trains with the first process, which writes, and waits for its verdict."""
+    console.quiet = True  # the first process says it all; errors go another way
     compilation_cache.use(os.environ)
     dataset, train, validation = read_data(config)
     model = build_model(config, dataset)
     nowhere = Path(config["output_dir"])  # nothing is written there
-    silent = Console(quiet=True)
-    train_and_save(config, dataset, model, Splits(train, validation), nowhere, silent, phases)
+    train_and_save(config, dataset, model, Splits(train, validation), nowhere, console, phases)
     return processes.share(None)
 
 

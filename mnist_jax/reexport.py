@@ -43,9 +43,11 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
     config["skip_export"] = False
     if options.export_format is not None:
         config["export_format"] = options.export_format
-    from mnist_jax import data, pipeline
-    from mnist_jax.run import compilation_cache
+    with command.loading():
+        from mnist_jax import data, pipeline
+        from mnist_jax.run import compilation_cache, environment
 
+    environment.start_jax(os.environ)
     with run_folder.lock(options.run_dir), log.to_file(options.run_dir / paths.LOG):
         run_folder.remove_leftovers(options.run_dir)
         compilation_cache.use(os.environ)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from mnist_jax import command
 from mnist_jax.config import PLACES
-from mnist_jax.errors import StoppedError, printable
+from mnist_jax.errors import StoppedError, Terminated, printable
 from mnist_jax.files import json_sha256, read_json, sha256
 from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
@@ -47,9 +48,11 @@ def reproduce(options: argparse.Namespace) -> int:
     """Trains, exports and judges in a temporary folder, as the run did; prints the comparison."""
     run = run_folder.read_run(options.run_dir)
     console = Console()
-    from mnist_jax import pipeline
-    from mnist_jax.run import environment
+    with command.loading():
+        from mnist_jax import pipeline
+        from mnist_jax.run import environment
 
+    environment.start_jax(os.environ)
     with (
         log.to_terminal(console),
         tempfile.TemporaryDirectory(prefix="reproduced_") as folder,
@@ -62,7 +65,7 @@ def reproduce(options: argparse.Namespace) -> int:
         try:
             pipeline.run({**run["config"], **places}, console, Phases())
         except StoppedError as stopped:  # its folder goes, so it cannot resume
-            raise KeyboardInterrupt from stopped
+            raise (Terminated if stopped.status == 143 else KeyboardInterrupt) from stopped
         rows = compare(options.run_dir, Path(folder, "run"))
     console.print(table(rows))
     return 0 if all(row.then == row.now for row in rows) else 1

@@ -1,16 +1,14 @@
 """The way in: command line to exit status. The stages themselves are in `pipeline.py`."""
 
 import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 
 from dotenv import dotenv_values
 from rich.console import Console
 
-from mnist_jax import flags
-from mnist_jax.command import run_as_program
-from mnist_jax.errors import StoppedError, UserError
+from mnist_jax import command, flags
+from mnist_jax.errors import UserError
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
 
@@ -18,26 +16,22 @@ from mnist_jax.run.stopwatch import Phases
 def main(arguments: Sequence[str]) -> int:
     """Runs the pipeline; returns 0 where the model is released, 1 where refused, 2 on a mistake."""
     phases = Phases()
-    try:
-        environment = {**env_file(), **os.environ}
-        config = flags.parse(arguments, environment, datetime.now())
-        if config is None:
-            print(flags.help_text())
-            return 0
-        console = Console(quiet=config["quiet"])
-        with log.to_terminal(console):
-            # Imported here, so that --help and a mistaken flag answer without loading JAX.
+    return command.status_of(lambda: _run(arguments, phases))
+
+
+def _run(arguments: Sequence[str], phases: Phases) -> int:
+    variables = {**env_file(), **os.environ}
+    config = flags.parse(arguments, variables, datetime.now())
+    if config is None:
+        print(flags.help_text())
+        return 0
+    console = Console(quiet=config["quiet"])
+    with log.to_terminal(console):
+        # Imported here, so that --help and a mistaken flag answer without loading JAX.
+        with command.loading():
             from mnist_jax import pipeline
 
-            return pipeline.run(config, console, phases)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        return 130
+        return pipeline.run(config, console, phases)
 
 
 def env_file() -> dict[str, str | None]:
@@ -49,4 +43,4 @@ def env_file() -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

@@ -28,6 +28,7 @@ ORDER = [
     {"pipeline", "serve"},
     {"train", "reexport", "rerun"},
     {"studies"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

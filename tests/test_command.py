@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from mnist_jax import command
-from mnist_jax.errors import UserError
+from mnist_jax.errors import StoppedError, Terminated, UserError
 
 
 def parser():
@@ -40,3 +42,39 @@ def test_arguments_that_are_not_understood_are_a_mistake(arguments, capfd):
 def test_an_interruption_says_so(capfd):
     assert command.run(parser(), [], act(KeyboardInterrupt())) == 130
     assert "interrupted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "said"),
+    [
+        (Terminated(), 143, "interrupted; the same command begins again"),
+        (StoppedError("stopped; go on so", 130), 130, "stopped; go on so"),
+        (StoppedError("another is lost", 4), 4, "another is lost"),
+    ],
+)
+def test_a_stop_has_its_own_status(stop, status, said, capfd):
+    assert command.run(parser(), [], act(stop)) == status
+    assert capfd.readouterr().err == f"{said}\n"
+
+
+def test_home_and_variables_are_expanded_in_paths_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = command.Parser("scripts/thing", None)
+    made.add_argument("run_dir", type=Path)
+    made.add_argument("more", type=Path, nargs="*")
+    made.add_argument("--data-dir", type=Path)
+    made.add_argument("--reason")
+    seen = []
+    arguments = ["~/run", "$HOME/a", "${HOME}/b", "c", "--data-dir=~/d", "--reason=~ $HOME"]
+    assert command.run(made, arguments, lambda options: seen.append(options) or 0) == 0
+    assert seen[0].run_dir == tmp_path / "run"
+    assert seen[0].more == [tmp_path / "a", tmp_path / "b", Path("c")]
+    assert seen[0].data_dir == tmp_path / "d"
+    assert seen[0].reason == "~ $HOME"
+
+
+def test_a_home_that_nobody_has_is_a_mistake(capfd):
+    made = command.Parser("scripts/thing", None)
+    made.add_argument("run_dir", type=Path)
+    assert command.run(made, ["~no-such-user/run"], lambda options: 0) == 2
+    assert "~no-such-user/run names no home folder that is known" in capfd.readouterr().err

@@ -22,7 +22,6 @@ from mnist_jax import command
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json, write_text
 from mnist_jax.run import folder as run_folder
-from mnist_jax.train import run_as_program
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PUBLISHED = ROOT / "docs" / "results.json", ROOT / "docs" / "published.json"
@@ -119,4 +118,4 @@ def _call(module: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

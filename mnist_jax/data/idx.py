@@ -17,7 +17,7 @@ from mnist_jax.errors import UserError
 def read_idx(
     path: Path, shape: tuple[int, ...], max_value: int, sha256: str | None
 ) -> UInt8[np.ndarray, "..."]:
-    """Reads one file of bytes, gzipped if its name ends in `.gz`, and checks all of it.
+    """Reads one file of bytes, gzipped if it is or its name ends in `.gz`, and checks all of it.
 
     The caller says what must be there, so memory never depends on what the file claims.
 
@@ -76,11 +76,12 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix != ".gz":
-        return path.open("rb")
     with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            raise _wrong(path, "is not a gzip file, though its name ends in .gz")
+        is_packed = file.read(2) == b"\x1f\x8b"
+    if not is_packed:
+        if path.suffix != ".gz":
+            return path.open("rb")
+        raise _wrong(path, "is not a gzip file, though its name ends in .gz")
     return gzip.GzipFile(path, "rb")
 
 

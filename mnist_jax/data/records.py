@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from mnist_jax.data import raw_files
 from mnist_jax.data.arrays import Split, appears_whole
 from mnist_jax.data.idx import contents_sha256, read_idx
 from mnist_jax.data.published import (
@@ -26,6 +27,7 @@ from mnist_jax.data.published import (
     VERSION,
     Published,
 )
+from mnist_jax.data.raw_files import Sought
 from mnist_jax.errors import UserError
 
 _FILES = {"train": (TRAIN_IMAGES, TRAIN_LABELS), "test": (TEST_IMAGES, TEST_LABELS)}
@@ -126,7 +128,7 @@ def _prepare(
             _refuse_tfrecords(data_dir / str(published.raw_name))
             paths = _download(str(published.raw_name), staging / "downloads")
         else:
-            paths = _find(published, manual_dir / str(published.raw_name))
+            paths = _find(published, manual_dir)
         raw = {name: _read(name, path, published) for name, path in paths.items()}
         _logger.info("%s: writing records to %s", dataset_id, data_dir)
         builder = IdxBuilder(dataset_id, published, staging, raw)
@@ -184,24 +186,44 @@ def _reach(url: str) -> None:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=20).close()
 
 
-def _find(published: Published, folder: Path) -> dict[str, Path]:
-    """Returns the raw files in `folder`, with or without `.gz`.
+def _find(published: Published, manual_dir: Path) -> dict[str, Path]:
+    """Returns the raw files below `manual_dir`, with or without `.gz`, by published name.
 
-    Where only the sum of the `.gz` is published, it must be there, as published.
+    Those in the folder `raw_name` and of the published names are taken as they are: what is wrong
+    with them is said when they are read. The others are known by their contents.
+
+    Raises:
+        UserError: a file is nowhere to be found; or, where only the sum of the `.gz` is published,
+            it is another.
     """
-    _logger.info("reading the published files in %s", folder)
-    paths = {}
+    folder = manual_dir / str(published.raw_name)
+    _logger.info("reading the published files in %s", folder if folder.is_dir() else manual_dir)
+    paths, sought = {}, {}
     for url, info in url_infos(str(published.raw_name)).items():
         packed = folder / str(info.filename)
         plain = packed.with_suffix("")
-        if published.sha256:
-            paths[plain.name] = (
-                packed if os.path.exists(packed) or not os.path.exists(plain) else plain
-            )
-        elif not os.access(packed, os.R_OK) or checksums.compute_url_info(packed) == info:
+        if published.sha256 is None and os.access(packed, os.R_OK):
+            if checksums.compute_url_info(packed) != info:
+                raise UserError(f"{packed} has a wrong checksum; download it again from {url}")
             paths[plain.name] = packed
+        elif os.path.lexists(packed):
+            paths[plain.name] = packed
+        elif published.sha256 and os.path.lexists(plain) and not plain.is_dir():
+            paths[plain.name] = plain
         else:
-            raise UserError(f"{packed} has a wrong checksum; download it again from {url}")
+            contents = published.sha256[plain.name] if published.sha256 else None
+            sought[plain.name] = Sought(contents, info.checksum, info.size)
+    if sought:
+        found, similar = raw_files.find(manual_dir, sought)
+        for name in [name for name in sought if name not in found]:
+            seen = f"; {similar[name]} has other contents" if name in similar else ""
+            raise UserError(
+                f"{folder / name}.gz is missing; put the published file there, under any name in "
+                f"{manual_dir}: none there has its contents{seen}"
+            )
+        for name, path in found.items():
+            _logger.info("%s is %s", path, name)
+        paths |= found
     return paths
 
 

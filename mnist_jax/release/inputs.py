@@ -9,7 +9,6 @@ from mnist_jax import data
 from mnist_jax.data import Dataset
 from mnist_jax.errors import UserError
 from mnist_jax.files import sha256
-from mnist_jax.flags import expand_home
 from mnist_jax.release.records import FileFacts, read_files
 from mnist_jax.run.paths import EXPORTED
 
@@ -20,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         ("data", "where prepared data is kept; as in the run, unless given"),
         ("manual", "folder with the raw published files; as in the run, unless given"),
     ):
-        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", type=expand_home, help=meaning)
+        parser.add_argument(f"--{flag}-dir", f"--{flag}_dir", type=Path, help=meaning)
 
 
 def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset:

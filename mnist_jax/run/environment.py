@@ -3,11 +3,16 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from mnist_jax.errors import UserError, first_line
 
 PACKAGES = (
     *("mnist-jax", "jax", "jaxlib", "flax", "optax", "numpy"),
@@ -19,6 +24,65 @@ JAX_SETTINGS = (
     *("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion"),
     *("jax_default_prng_impl", "jax_threefry_partitionable", "jax_disable_jit"),
 )
+
+
+def start_jax(variables: Mapping[str, str], join: Callable[[], None] = lambda: None) -> None:
+    """Makes sure that JAX can work in these surroundings, before anything else is asked of it.
+
+    Args:
+        variables: the process environment.
+        join: what must happen before JAX looks for devices: meeting the run's other processes.
+
+    Raises:
+        UserError: a variable asks JAX or XLA for what they cannot do, or this program cannot bear.
+    """
+    for name in sorted(variables):
+        if name.startswith("JAX_TRANSFER_GUARD") and variables[name].startswith("disallow"):
+            raise UserError(
+                f"{name} is {variables[name]!r}, but a run moves arrays to and from the device; "
+                "unset it"
+            )
+    if variables.get("XLA_FLAGS"):
+        _check_xla_flags(variables)
+    join()
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for a platform that is known
+        name = next((n for n in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if variables.get(n)), None)
+        if name is None:
+            raise UserError(
+                f"JAX cannot use the devices of this machine ({first_line(error)}); set "
+                "JAX_PLATFORMS=cpu to do without them"
+            ) from error
+        raise UserError(
+            f"{name} is {variables[name]!r}, but JAX finds no such device here "
+            f"({first_line(error)}); unset it, or set JAX_PLATFORMS=cpu"
+        ) from error
+
+
+def _check_xla_flags(variables: Mapping[str, str]) -> None:
+    """Lets another process read XLA_FLAGS: XLA ends the one that has a mistake in them.
+
+    Raises:
+        UserError: there is one.
+    """
+    others = {name: value for name, value in variables.items() if not name.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import jax; jax.devices()"],
+        env={**others, "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="backslashreplace",
+    )
+    if done.returncode:
+        fatal = re.search(r"^F.*?\] (.*)", done.stderr, re.MULTILINE)
+        reason = fatal[1] if fatal else f"XLA ends with status {done.returncode}"
+        raise UserError(
+            f"XLA_FLAGS is {variables['XLA_FLAGS']!r}, which XLA refuses ({reason}); correct or "
+            "unset it"
+        )
 
 
 def describe() -> dict[str, Any]:

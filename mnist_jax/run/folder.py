@@ -1,5 +1,6 @@
 """A run's folder: where things are, and who may use it."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -13,6 +14,10 @@ from mnist_jax.errors import StoppedError, Terminated, UserError, first_line
 from mnist_jax.files import UNFINISHED, read_json
 from mnist_jax.run import own_code
 from mnist_jax.run.paths import CONFIG, FOLDERS, HISTORY, LOG, RELEASE, RELEASED, SPENT, TRAINING
+
+# What the system says of a disk, and of limits that it sets a process.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @contextmanager
@@ -42,11 +47,8 @@ def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                         folder.rmdir()
             if isinstance(error, KeyboardInterrupt):
                 raise _interrupted(run_dir, error, is_kept) from None
-            if isinstance(error, OSError):
-                raise UserError(
-                    f"cannot work in {run_dir}: {error.strerror or error}; make room and see that "
-                    "the folder can be written, then give the same command again"
-                ) from error
+            if isinstance(error, OSError) and (mistake := _explained(run_dir, error)):
+                raise mistake from error
             raise
         _check_present(run_dir, handle)
 
@@ -171,6 +173,31 @@ def _empty(run_dir: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink()
+
+
+def _explained(run_dir: Path, error: OSError) -> UserError | None:
+    """Says what the system refused, if it told: only what names the folder is the folder's.
+
+    Writing to an open file names no path, but what is full then is where the run writes.
+    """
+    reason, path = error.strerror or str(error), error.filename
+    if error.errno in EXHAUSTED:
+        return UserError(
+            f"{reason}, while working in {run_dir}: the system sets this process a limit; raise it "
+            "(ulimit -a shows them), then give the same command again"
+        )
+    is_named = isinstance(path, str | bytes)
+    place = Path(os.fsdecode(path)).resolve() if is_named else None
+    if error.errno in FULL if place is None else place.is_relative_to(run_dir.resolve()):
+        return UserError(
+            f"cannot work in {run_dir}: {reason}; make room and see that the folder can be "
+            "written, then give the same command again"
+        )
+    if place is None:
+        return None
+    return UserError(
+        f"cannot use {place}: {reason}; make that possible, then give the same command again"
+    )
 
 
 def _interrupted(run_dir: Path, error: KeyboardInterrupt, is_kept: bool) -> StoppedError:

@@ -9,13 +9,14 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from grpc_health.v1._async import HealthServicer
 
-from mnist_jax.command import Parser, run
+from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
 from mnist_jax.serve import rest, rpc
 from mnist_jax.serve.connections import BoundedProtocol
@@ -241,5 +242,10 @@ def _positive(text: str) -> int:
     return number
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 where the server was told to stop, 2 on a mistake."""
+    return run(make_parser(), arguments, serve)
+
+
 if __name__ == "__main__":
-    sys.exit(run(make_parser(), sys.argv[1:], serve))
+    run_as_program(main)

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_jax.command import Parser, run
+from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
 from mnist_jax.serve.sources import Run, Source, find_source
 
@@ -155,5 +156,10 @@ def _fetch_package() -> bytes:
         return found[0].read_bytes()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 where the site was made, 2 on a mistake."""
+    return run(make_parser(), arguments, build)
+
+
 if __name__ == "__main__":
-    sys.exit(run(make_parser(), sys.argv[1:], build))
+    run_as_program(main)

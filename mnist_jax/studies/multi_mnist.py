@@ -11,7 +11,6 @@ It takes the flags and recipes of scripts/train; the canvas and the augmentation
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -27,9 +26,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from rich.console import Console
 
-from mnist_jax import data, flags, pipeline
+from mnist_jax import command, data, flags, pipeline
 from mnist_jax.data import Split
-from mnist_jax.errors import StoppedError, UserError
+from mnist_jax.errors import UserError
 from mnist_jax.export import onnx
 from mnist_jax.files import write_bytes, write_json
 from mnist_jax.models.network import (
@@ -42,12 +41,12 @@ from mnist_jax.models.network import (
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.release import compare
 from mnist_jax.release.intervals import wilson
+from mnist_jax.run import environment, paths
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log as log_module
-from mnist_jax.run import paths
 from mnist_jax.run.paths import EXPORTED
 from mnist_jax.studies import scoring
-from mnist_jax.train import env_file, run_as_program
+from mnist_jax.train import env_file
 from mnist_jax.training import losses
 from mnist_jax.training.losses.capsule_loss_v1 import margin_loss
 from mnist_jax.training.optimizers import make_optimizer, make_schedule, moving_average
@@ -252,6 +251,7 @@ def fixed_pairs(test: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def run(config: Mapping[str, Any], console: Console) -> int:
     """Trains, exports, tests; returns 0 where file and network agree, else 1."""
+    environment.start_jax(os.environ)
     run_dir = Path(config["output_dir"])
     config = {**config, "image_side": CANVAS_SIDE}
     with run_folder.claim(run_dir, config), log_module.to_file(run_dir / paths.LOG):
@@ -293,22 +293,19 @@ def run(config: Mapping[str, Any], console: Console) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 where file and network agree, 1 where they do not, 2 on a mistake."""
-    try:
-        environment = {**env_file(), **os.environ}
-        config = flags.parse(arguments, environment, datetime.now())
-        if config is None:
-            print(f"{__doc__}\n{flags.help_text()}")
-            return 0
-        console = Console(quiet=config["quiet"])
-        with log_module.to_terminal(console):
-            return run(config, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return error.status
+    return command.status_of(lambda: _parse_and_run(arguments))
+
+
+def _parse_and_run(arguments: Sequence[str]) -> int:
+    variables = {**env_file(), **os.environ}
+    config = flags.parse(arguments, variables, datetime.now())
+    if config is None:
+        print(f"{__doc__}\n{flags.help_text()}")
+        return 0
+    console = Console(quiet=config["quiet"])
+    with log_module.to_terminal(console):
+        return run(config, console)
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

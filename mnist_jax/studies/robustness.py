@@ -8,6 +8,7 @@ the ONNX file and with JAX.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,9 @@ from mnist_jax.files import read_json, write_json
 from mnist_jax.models.network import num_exported_parameters
 from mnist_jax.release import compare, inputs
 from mnist_jax.release.intervals import wilson
+from mnist_jax.run import environment, own_code, paths
 from mnist_jax.run import folder as run_folder
-from mnist_jax.run import own_code, paths
 from mnist_jax.studies import scoring
-from mnist_jax.train import run_as_program
 
 ANGLES = tuple(range(-90, 91, 15))  # degrees, counter-clockwise
 CANVAS_SIDE = 40  # pixels; room for a digit under every transformation below
@@ -150,6 +150,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
+    environment.start_jax(os.environ)
     run_dir = options.run_dir
     run = run_folder.read_run(run_dir)
     config, file = run["config"], inputs.find_onnx(run_dir)
@@ -196,4 +197,4 @@ def _report(figures: dict[str, Any], console: Console) -> int:
 
 
 if __name__ == "__main__":
-    run_as_program(main)
+    command.run_as_program(main)

@@ -1,6 +1,7 @@
 """What a training says while it goes: the progress bar, the log, TensorBoard's scalars."""
 
 import logging
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +15,9 @@ from rich.progress import (
 from rich.progress import (
     Progress as ProgressBar,
 )
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from mnist_jax.run.history import EpochRow
 from mnist_jax.run.stopwatch import FIRST_STEP, Phases
@@ -39,7 +42,7 @@ class Reporter:
         """
         self._label, self._phases = label, phases
         self._epochs = self._num_batches = 0
-        self._writer = None if tensorboard is None else SummaryWriter(str(tensorboard))
+        self._writer = None if tensorboard is None else _open_events(tensorboard)
         self._bar = ProgressBar(
             TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
@@ -95,8 +98,12 @@ class Reporter:
     def epoch(self, row: EpochRow) -> None:
         """Logs the epoch that has just ended, and writes its scalars where there is a writer."""
         if self._writer is not None:
-            for name in sorted(set(row) - {"epoch"}):
-                self._writer.add_scalar(name, row[name], row["epoch"])
+            names = sorted(set(row) - {"epoch"})
+            values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
+            summary = Summary(value=values)
+            event = Event(wall_time=time.time(), step=row["epoch"], summary=summary)
+            self._writer.write_event(event)
+            self._writer.flush()
         LOGGER.info(
             "%sepoch %d/%d: loss %.4f, accuracy %.4f; validation %.4f; %.0f s, %s images/s",
             self._label,
@@ -113,3 +120,12 @@ class Reporter:
         """Says where a training is after so many steps."""
         epochs, batches = divmod(num_steps, self._num_batches)
         return f"step {batches} of epoch {epochs + 1}" if batches else f"epoch {epochs}"
+
+
+def _open_events(folder: Path) -> EventsWriter:
+    """Returns a writer of TensorBoard's events.
+
+    SummaryWriter's queue between processes needs /dev/shm, which some containers do not give.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return EventsWriter(str(folder / "events"))

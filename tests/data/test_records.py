@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import pytest
 from mnist_jax import data
 from mnist_jax.data import published, records
 from mnist_jax.errors import UserError
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
 
 
 @pytest.fixture
@@ -58,14 +62,94 @@ def test_files_without_gz(tiny, data_dir, tiny_raw):
     assert data.prepare("tiny_v1", data_dir / "again", tiny).data_hash == expected
 
 
+def _dotted(folder):
+    """Names as in some mirrors: `train-images.idx3-ubyte`."""
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("-idx", ".idx"))
+
+
+def _kaggle(folder):
+    """As Kaggle unpacks: a plain file in a folder of its own name, with dots or without."""
+    for path in list(folder.iterdir()):
+        contents = gzip.decompress(path.read_bytes())
+        path.unlink()
+        (folder / path.stem).mkdir()
+        (folder / path.stem / path.stem).write_bytes(contents)
+
+
+def _torchvision(folder):
+    (folder.parent / "MNIST").mkdir()
+    folder.rename(folder.parent / "MNIST" / "raw")
+
+
+def _directly(folder):
+    for path in list(folder.iterdir()):
+        path.rename(folder.parent / path.name)
+    folder.rmdir()
+
+
+def _renamed(folder):
+    """No name tells anything, and gzip is not told by `.gz`."""
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"download ({number})")
+
+
+def _some_elsewhere(folder):
+    (folder.parent / "more").mkdir()
+    (folder / TEST_LABELS).rename(folder.parent / "more" / "t10k-labels.idx1-ubyte.gz")
+
+
+LAYOUTS = [_dotted, _kaggle, _torchvision, _directly, _renamed, _some_elsewhere]
+
+
+@pytest.mark.parametrize("spread", LAYOUTS, ids=lambda spread: spread.__name__)
+def test_published_files_are_known_by_their_contents(tiny, data_dir, spread):
+    expected = data.prepare("tiny_v1", data_dir, tiny).data_hash
+    spread(tiny / "tiny")
+    assert data.prepare("tiny_v1", data_dir / "again", tiny).data_hash == expected
+
+
+def test_beside_files_of_other_data_and_of_no_data(tiny, data_dir):
+    expected = data.prepare("tiny_v1", data_dir, tiny).data_hash
+    _torchvision(tiny / "tiny")
+    other = tiny / "FashionMNIST" / "raw"  # the same names, and sorted before
+    other.mkdir(parents=True)
+    for path in (tiny / "MNIST" / "raw").iterdir():
+        contents = gzip.decompress(path.read_bytes())
+        (other / path.name).write_bytes(gzip.compress(contents[:-1] + bytes([contents[-1] ^ 1])))
+    (tiny / "MNIST" / "link").symlink_to(tiny)
+    (tiny / "broken").symlink_to(tiny / "nowhere")
+    (tiny / "cut.gz").write_bytes((other / TRAIN_IMAGES).read_bytes()[:500])
+    (tiny / "empty").write_bytes(b"")
+    os.mkfifo(tiny / "pipe")
+    assert data.prepare("tiny_v1", data_dir / "again", tiny).data_hash == expected
+
+
+@pytest.mark.parametrize("spread", [_dotted, _kaggle, _torchvision])
+def test_a_file_that_is_not_the_published_one_is_named(tiny, data_dir, spread):
+    path = tiny / "tiny" / TRAIN_LABELS
+    contents = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(contents[:-1] + bytes([contents[-1] ^ 1])))
+    spread(tiny / "tiny")
+    (seen,) = [p for p in tiny.rglob("train-labels*") if p.is_file()]
+    with pytest.raises(UserError, match=f"{TRAIN_LABELS} is missing") as error:
+        data.prepare("tiny_v1", data_dir, tiny)
+    assert f"{seen} has other contents" in str(error.value)
+    assert list(data_dir.iterdir()) == []
+
+
+def test_kmnist_is_known_by_the_gz_alone(tiny, data_dir, only_gz_sums):
+    expected = data.prepare("tiny_v1", data_dir, tiny).data_hash
+    _torchvision(tiny / "tiny")
+    assert data.prepare("tiny_v1", data_dir / "again", tiny).data_hash == expected
+
+
 def _swap(folder: Path, one: str, other: str) -> None:
     contents = (folder / one).read_bytes()
     (folder / one).write_bytes((folder / other).read_bytes())
     (folder / other).write_bytes(contents)
 
 
-TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
 WRONG = {
     "missing": (
         lambda folder: (folder / TEST_LABELS).unlink(),
