@@ -12,7 +12,7 @@ import sys
 import jax
 from flax import nnx
 
-from mnist_jax import train
+from mnist_jax import command, train
 from mnist_jax.models import MODELS
 
 
@@ -48,4 +48,4 @@ if __name__ == "__main__":
     MODELS["mnist_cnn_v1"] = Tiny
     if sys.argv[1].startswith("--stop-after="):
         logging.getLogger("mnist_jax").addHandler(Killer(sys.argv.pop(1).partition("=")[2]))
-    train.run_as_program(train.main)
+    command.run_as_program(train.main)
