@@ -65,7 +65,7 @@ def test_the_image_is_built_by_the_steps_of_the_install_script():
     dockerfile, script = ((ROOT / name).read_text() for name in ("Dockerfile", "scripts/install"))
     for step in (
         r"-m venv --without-pip",
-        r"-m pip --python \S+ install --quiet --disable-pip-version-check",
+        r"-m pip --python \S+ install (--quiet )?--disable-pip-version-check",
         r"--constraint \S*constraints\.txt",
         r"--editable",
     ):

@@ -26,29 +26,33 @@ def start(folder, name, *flags, stop_after="never"):
     folders = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / name}"]
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *arguments, *folders],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
 def run_two(folder, name, stop_second_after="never"):
-    """Runs the pipeline in two processes; returns their statuses and what they say on stderr."""
+    """Runs the pipeline in two processes, not quiet; returns their statuses and what each says.
+
+    Of standard error the lines without JAX's own, of standard output all.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = (f"--config.coordinator={address}", "--config.num_processes=2", "--config.mesh=0")
+    flags += ("--no-quiet",)
     first = start(folder, name, *flags)
     second = start(*(folder, "none", *flags, "--config.process_id=1"), stop_after=stop_second_after)
     try:
-        said = [process.communicate(timeout=240)[1] for process in (second, first)][::-1]
+        said = [process.communicate(timeout=240) for process in (second, first)][::-1]
     finally:
         first.kill()
         second.kill()
     own_lines = [
-        [line for line in text.splitlines() if "coordination_service" not in line] for text in said
+        [line for line in err.splitlines() if "coordination_service" not in line] for _, err in said
     ]
-    return (first.returncode, second.returncode), own_lines
+    return (first.returncode, second.returncode), own_lines, [out for out, _ in said]
 
 
 def history(folder, name):
@@ -58,15 +62,19 @@ def history(folder, name):
 
 def test_two_processes_reach_what_one_does_although_one_was_lost_on_the_way(tmp_path):
     alone = start(tmp_path, "alone")
-    assert alone.communicate()[1] == ""
+    assert alone.communicate() == ("", "")
     assert alone.returncode == 1
 
-    statuses, said = run_two(tmp_path, "two", stop_second_after="epoch 3/4")
+    statuses, said, _ = run_two(tmp_path, "two", stop_second_after="epoch 3/4")
     assert statuses == (distributed.STATUS_LOST, -signal.SIGKILL)
     assert said[0] == [distributed.LOST]
     assert (tmp_path / "two" / "models" / "training" / "117").is_dir()  # 39 steps an epoch
 
-    assert run_two(tmp_path, "two") == ((1, 1), [[], []])
+    statuses, said, (of_first, of_second) = run_two(tmp_path, "two")
+    assert (statuses, said) == ((1, 1), [[], []])
+    assert "epoch 4/4" in of_first
+    # As docs/scale.md has it: nothing but errors, and a line of a library's.
+    assert [line for line in of_second.splitlines() if not line.startswith("[Gloo]")] == []
     log = (tmp_path / "two" / "pipeline.log").read_text()
     assert "resuming after epoch 3" in log
     assert "on 2 x cpu" in log
