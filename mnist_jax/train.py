@@ -7,7 +7,8 @@ from datetime import datetime
 from dotenv import dotenv_values
 from rich.console import Console
 
-from mnist_jax import command, flags
+from mnist_jax import command
+from mnist_jax.config import flags
 from mnist_jax.errors import UserError
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases

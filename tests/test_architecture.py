@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ORDER = [
     {"errors"},
     {"files", "command", "config"},
-    {"run", "flags"},
+    {"run"},
     {"data"},
     {"models", "export"},
     {"training"},
@@ -38,7 +38,7 @@ SOLE_IMPORTERS = {
     "onnxruntime": {"export", "release"},
     "matplotlib": {"card"},
     "tensorflow_datasets": {"data"},
-    "absl": {"flags", "data"},
+    "absl": {"config", "data"},
     "flax": {"models", "export", "training", "release", "studies", "pipeline"},
     "tensorflow": set(),
     "pickle": set(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_jax import flags
+from mnist_jax.config import flags
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

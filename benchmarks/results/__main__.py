@@ -101,7 +101,7 @@ def run_all(what: str, num_seeds: int, output_dir: Path, flags: Sequence[str]) -
         folders.append(folder)
         if run_folder.is_finished(folder) or (folder / results.MULTI_MNIST).is_file():
             continue
-        _call(module, *arguments, f"--output-dir={folder}", *flags)
+        _call(name_of_command, *arguments, f"--output-dir={folder}", *flags)
         print(f"{name}: done {time.perf_counter() - start:,.0f} s after the start", flush=True)
     for folder in folders:
         if what == "robustness" and run_folder.is_finished(folder):
@@ -109,11 +109,11 @@ def run_all(what: str, num_seeds: int, output_dir: Path, flags: Sequence[str]) -
     return folders
 
 
-def _call(module: str, *arguments: str) -> None:
+def _call(name: str, *arguments: str) -> None:
     """Runs a command of this package; a refused release is a result like any other."""
-    done = subprocess.run([sys.executable, "-m", f"mnist_jax.{module}", *arguments])
+    done = subprocess.run([sys.executable, "-P", "-m", "mnist_jax", name, *arguments])
     if done.returncode not in (0, 1):
-        given = " ".join([module, *arguments])
+        given = " ".join([name, *arguments])
         raise UserError(f"{given} ended with status {done.returncode}; see above, and begin again")
 
 

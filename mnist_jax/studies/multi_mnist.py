@@ -26,7 +26,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from rich.console import Console
 
-from mnist_jax import command, data, flags, pipeline
+from mnist_jax import command, data, pipeline
+from mnist_jax.config import flags
 from mnist_jax.data import Split
 from mnist_jax.errors import UserError
 from mnist_jax.export import onnx

@@ -12,7 +12,7 @@ from benchmarks.results import document as results_document
 from benchmarks.results import results
 from mnist_jax import config
 from mnist_jax.files import read_json
-from mnist_jax.flags import parse
+from mnist_jax.config.flags import parse
 
 ROOT = Path(__file__).parents[2]
 ROWS = results.with_recipes(read_json(reproduce.RESULTS)["rows"], reproduce.RECIPES)

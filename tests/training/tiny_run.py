@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from mnist_jax import train
+from mnist_jax import command, train
 
 
 class Killer(logging.Handler):
@@ -27,4 +27,4 @@ class Killer(logging.Handler):
 if __name__ == "__main__":
     if sys.argv[1].startswith("--stop-after="):
         logging.getLogger("mnist_jax").addHandler(Killer(sys.argv.pop(1).partition("=")[2]))
-    train.run_as_program(train.main)
+    command.run_as_program(train.main)

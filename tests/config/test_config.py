@@ -18,7 +18,7 @@ from mnist_jax.config import (
 )
 from mnist_jax.errors import UserError
 
-RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 # A value of the right type that no rule allows; switches have none.
 REFUSED = {int: -1, float: float("nan"), str: "\0", tuple: (), dict: {"no name": 1}}
 # Another value that the rule allows.

@@ -32,7 +32,7 @@ MODELS: dict[str, str] = {
 }
 # Known here so that a misspelt id is refused before JAX is imported; tests compare with the code.
 DATASET_IDS = ("digits_v1", "mnist_v1", "fashion_mnist_v1", "kmnist_v1")
-_LOSSES = Path(__file__).parent / "training" / "losses"  # a file each, of its id's name
+_LOSSES = Path(__file__).parents[1] / "training" / "losses"  # a file each, of its id's name
 CRITERION_IDS = tuple(sorted(path.stem for path in _LOSSES.glob("[!_]*.py")))
 OPTIMIZER_IDS = ("adam", "adamw", "sgd")
 SCHEDULE_IDS = ("constant", "cosine", "one_cycle", "exponential")
