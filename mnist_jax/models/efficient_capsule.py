@@ -12,6 +12,7 @@ from mnist_jax.models.capsules import (
     self_attention_routing,
     squash_exponential,
 )
+from mnist_jax.models.layers.conv import conv_general_dilated
 
 CLASS_DIMS = 16
 NUM_PRIMARY = 16
@@ -36,6 +37,7 @@ class EfficientTrunk(nnx.Module):
                 padding="VALID",
                 kernel_init=he_normal,
                 dtype=dtype,
+                conv_general_dilated=conv_general_dilated,
                 rngs=rngs,
             )
 

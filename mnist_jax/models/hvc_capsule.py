@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from mnist_jax.models.capsules import drawn_flat, lengths
-from mnist_jax.models.convolution import convolve
+from mnist_jax.models.layers.conv import conv_general_dilated
 
 NUM_CONVS = 9
 CONVS_PER_BRANCH = 3
@@ -73,6 +73,7 @@ class HVCCapsNet(nnx.Module):
                 use_bias=False,
                 kernel_init=normal,
                 dtype=dtype,
+                conv_general_dilated=conv_general_dilated,
                 rngs=rngs,
             )
             for num_inputs, num_outputs in zip([1, *filters], filters, strict=False)
@@ -97,8 +98,7 @@ class HVCCapsNet(nnx.Module):
         x = (2 * images - 1).astype(self.dtype)
         capsules = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = convolve(x, conv.kernel[...], stride=1) if is_training else conv(x)
-            x = nnx.relu(norm(x, use_running_average=not is_training))
+            x = nnx.relu(norm(conv(x), use_running_average=not is_training))
             if (index + 1) % CONVS_PER_BRANCH == 0:
                 branch = len(capsules)
                 weights = self.branch_weights[branch][...]

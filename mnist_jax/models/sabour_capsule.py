@@ -15,7 +15,7 @@ from mnist_jax.models.capsules import (
     lengths,
     squash,
 )
-from mnist_jax.models.convolution import convolve
+from mnist_jax.models.layers.conv import conv_general_dilated
 
 CLASS_DIMS = 16
 PRIMARY_TYPES = 32
@@ -37,6 +37,7 @@ class SabourTrunk(nnx.Module):
             kernel_init=_truncated_normal(0.05),
             bias_init=jax.nn.initializers.constant(0.1),
             dtype=dtype,
+            conv_general_dilated=conv_general_dilated,
             rngs=rngs,
         )
         self.primary_conv = nnx.Conv(
@@ -46,6 +47,7 @@ class SabourTrunk(nnx.Module):
             use_bias=False,
             kernel_init=_truncated_normal(0.1 / PRIMARY_TYPES / primary_factor),
             dtype=dtype,
+            conv_general_dilated=conv_general_dilated,
             rngs=rngs,
         )
         self.primary_biases = nnx.Param(jnp.full(PRIMARY_TYPES * PRIMARY_DIMS, 0.1))
@@ -55,10 +57,7 @@ class SabourTrunk(nnx.Module):
     ) -> Float[Array, "batch rows columns 256"]:
         """Returns what the two convolutions make of each place."""
         x = nnx.relu(self.conv1(images))  # [batch, 20, 20, 256]
-        if is_exported:
-            x = self.primary_conv(x)
-        else:
-            x = convolve(x, self.primary_conv.kernel[...], stride=2)
+        x = self.primary_conv(x)
         biases = self.primary_biases[...].reshape(1, 1, 1, -1)
         return x.astype(jnp.float32) * self.primary_factor + biases  # [batch, 6, 6, 256]
 

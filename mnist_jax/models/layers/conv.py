@@ -19,7 +19,7 @@ from mnist_jax.models.layers import winograd
 # each with a gradient of that size, lose to one lane whose products XLA itself spreads over cores.
 GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
 MAX_LANES = 4  # compile time grows with each
-MAX_TAPS_OF_PATCHES = 128
+MIN_TAPS_OF_PATCHES, MAX_TAPS_OF_PATCHES = 49, 128
 MIN_CHANNELS = 16  # of Winograd's products, in and out
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -62,7 +62,7 @@ def choose_form(
     is_covered = size == width_of_kernel and 2 <= size <= 9 and stride in (1, 2)
     if backend != "cpu" or not is_covered or min(x_shape) == 0:
         return Form("lax")
-    if size * size * channels <= MAX_TAPS_OF_PATCHES:
+    if MIN_TAPS_OF_PATCHES <= size * size * channels <= MAX_TAPS_OF_PATCHES:
         return Form("patches")
     if min(channels, features) < MIN_CHANNELS:
         return Form("lax")

@@ -140,7 +140,7 @@ def _in_groups(images: Array, height: int, width: int, plan: Plan) -> Array:
 def _frequencies(images: Array, plan: Plan, n: int, to_input: np.ndarray) -> Array:
     """Transforms the tiles of a group: [n^2, tiles, channels]."""
     tiles = cut(images, plan.outputs, n).reshape(n * n, -1)
-    return (to_input @ tiles).reshape(n * n, -1, images.shape[-1])
+    return jnp.matmul(to_input, tiles).reshape(n * n, -1, images.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -163,7 +163,7 @@ def _forward(x, kernel, plan):
     def lane(images):
         frequencies = _frequencies(images, plan, sizes.n, to_input)
         products = jnp.einsum("ptc,pcf->ptf", frequencies, weights)
-        outputs = to_output @ products.reshape(sizes.n**2, -1)
+        outputs = jnp.matmul(to_output, products.reshape(sizes.n**2, -1))
         outputs = outputs.reshape(m, m, plan.group, sizes.rows, sizes.columns, features)
         return paste(outputs, m)[:, : sizes.height, : sizes.width]
 
@@ -188,10 +188,10 @@ def _backward(plan, residuals, grad):
         # The frequencies again: computing them costs less than memory fresh from the system.
         frequencies = _frequencies(images, plan, n, to_input)
         grad = cut(grad, m, m)
-        grad = (to_output.T @ grad.reshape(m * m, -1)).reshape(n * n, -1, grad.shape[-1])
+        grad = jnp.matmul(to_output.T, grad.reshape(m * m, -1)).reshape(n * n, -1, grad.shape[-1])
         weights_grad += jnp.einsum("ptc,ptf->pcf", frequencies, grad)
         grad = jnp.einsum("ptf,pcf->ptc", grad, weights)
-        grad = (to_input.T @ grad.reshape(n * n, -1)).reshape(
+        grad = jnp.matmul(to_input.T, grad.reshape(n * n, -1)).reshape(
             n, n, plan.group, sizes.rows, sizes.columns, channels
         )
         return weights_grad, paste(grad, m)[:, : x.shape[1], : x.shape[2]]
