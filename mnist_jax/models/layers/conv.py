@@ -90,8 +90,10 @@ def choose_form(
     batch = x_shape[0]
     lanes = min(lanes, batch)
     most = max(1, group_bytes // image_bytes)
-    num_groups = -(-batch // (lanes * most))
-    return Form("winograd", winograd.Plan(outputs, -(-batch // (lanes * num_groups)), lanes))
+    group = -(-batch // (lanes * -(-batch // (lanes * most))))
+    # A batch that divides evenly needs no copy; groups of half the size are worth it.
+    even = [size for size in range(group, group // 2, -1) if batch % (lanes * size) == 0]
+    return Form("winograd", winograd.Plan(outputs, even[0] if even else group, lanes))
 
 
 def convolve(

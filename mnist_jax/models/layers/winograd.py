@@ -128,18 +128,26 @@ class _Sizes(NamedTuple):
         return cls(r, n, height, width, rows, columns, ((rows + more) * m, (columns + more) * m))
 
 
-def _in_groups(images: Array, height: int, width: int, plan: Plan) -> Array:
-    """Pads images to [groups, lanes, group, height, width, channels]."""
+def _in_groups(images: Array, plan: Plan) -> Array:
+    """Cuts the batch to [groups, lanes, group, ...], filled up with zeros."""
+    missing = -images.shape[0] % (plan.lanes * plan.group)
+    if missing:  # else it is no copy
+        images = jnp.pad(images, ((0, missing), *[(0, 0)] * 3))
+    return images.reshape(-1, plan.lanes, plan.group, *images.shape[1:])
+
+
+def _fit(images: Array, height: int, width: int) -> Array:
+    """Cuts off what is too much at the far ends, and fills up with zeros what is missing."""
     images = images[:, :height, :width]
-    batch, old_height, old_width, channels = images.shape
-    padding = (-batch % (plan.lanes * plan.group), height - old_height, width - old_width)
-    images = jnp.pad(images, (*((0, more) for more in padding), (0, 0)))
-    return images.reshape(-1, plan.lanes, plan.group, height, width, channels)
+    missing = ((0, height - images.shape[1]), (0, width - images.shape[2]))
+    return jnp.pad(images, ((0, 0), *missing, (0, 0)))
 
 
-def _frequencies(images: Array, plan: Plan, n: int, to_input: np.ndarray) -> Array:
+def _frequencies(
+    images: Array, plan: Plan, padded: tuple[int, int], n: int, to_input: np.ndarray
+) -> Array:
     """Transforms the tiles of a group: [n^2, tiles, channels]."""
-    tiles = cut(images, plan.outputs, n).reshape(n * n, -1)
+    tiles = cut(_fit(images, *padded), plan.outputs, n).reshape(n * n, -1)
     return jnp.matmul(to_input, tiles).reshape(n * n, -1, images.shape[-1])
 
 
@@ -161,16 +169,16 @@ def _forward(x, kernel, plan):
     weights = (to_kernel @ kernel.reshape(r * r, -1)).reshape(-1, channels, features)
 
     def lane(images):
-        frequencies = _frequencies(images, plan, sizes.n, to_input)
+        frequencies = _frequencies(images, plan, sizes.padded, sizes.n, to_input)
         products = jnp.einsum("ptc,pcf->ptf", frequencies, weights)
         outputs = jnp.matmul(to_output, products.reshape(sizes.n**2, -1))
         outputs = outputs.reshape(m, m, plan.group, sizes.rows, sizes.columns, features)
-        return paste(outputs, m)[:, : sizes.height, : sizes.width]
+        return _fit(paste(outputs, m), sizes.height, sizes.width)
 
     def group(images):
-        return [lane(images[index]) for index in range(plan.lanes)]
+        return jnp.stack([lane(images[index]) for index in range(plan.lanes)])
 
-    outputs = jnp.stack(lax.map(group, _in_groups(x, *sizes.padded, plan)), axis=1)
+    outputs = lax.map(group, _in_groups(x, plan))
     outputs = outputs.reshape(-1, sizes.height, sizes.width, features)
     return outputs[: x.shape[0]], (x, weights)
 
@@ -186,15 +194,15 @@ def _backward(plan, residuals, grad):
 
     def lane(weights_grad, images, grad):
         # The frequencies again: computing them costs less than memory fresh from the system.
-        frequencies = _frequencies(images, plan, n, to_input)
-        grad = cut(grad, m, m)
+        frequencies = _frequencies(images, plan, sizes.padded, n, to_input)
+        grad = cut(_fit(grad, sizes.rows * m, sizes.columns * m), m, m)
         grad = jnp.matmul(to_output.T, grad.reshape(m * m, -1)).reshape(n * n, -1, grad.shape[-1])
         weights_grad += jnp.einsum("ptc,ptf->pcf", frequencies, grad)
         grad = jnp.einsum("ptf,pcf->ptc", grad, weights)
         grad = jnp.matmul(to_input.T, grad.reshape(n * n, -1)).reshape(
             n, n, plan.group, sizes.rows, sizes.columns, channels
         )
-        return weights_grad, paste(grad, m)[:, : x.shape[1], : x.shape[2]]
+        return weights_grad, _fit(paste(grad, m), *x.shape[1:3])
 
     def group(weights_grads, images_and_grads):
         images, grads = images_and_grads
@@ -202,17 +210,12 @@ def _backward(plan, residuals, grad):
             lane(weights_grad, images[index], grads[index])
             for index, weights_grad in enumerate(weights_grads)
         ]
-        return [first for first, _ in lanes], [second for _, second in lanes]
+        return [first for first, _ in lanes], jnp.stack([second for _, second in lanes])
 
     start = [jnp.zeros_like(weights)] * plan.lanes
-    images = _in_groups(x, *sizes.padded, plan)
-    grads = _in_groups(grad, sizes.rows * m, sizes.columns * m, plan)
-    weights_grads, x_grads = lax.scan(group, start, (images, grads))
-    x_grad = jnp.stack(x_grads, axis=1)
-    x_grad = x_grad.reshape(-1, *x_grad.shape[3:])[: x.shape[0]]
-    # What no output depends on, at the far ends, is not among the tiles.
-    missing = (x.shape[axis] - x_grad.shape[axis] for axis in (1, 2))
-    x_grad = jnp.pad(x_grad, ((0, 0), *((0, more) for more in missing), (0, 0)))
+    groups = (_in_groups(x, plan), _in_groups(grad, plan))
+    weights_grads, x_grad = lax.scan(group, start, groups)
+    x_grad = x_grad.reshape(-1, *x.shape[1:])[: x.shape[0]]
     kernel_grad = to_kernel.T @ functools.reduce(jnp.add, weights_grads).reshape(n * n, -1)
     return x_grad, kernel_grad.reshape(r, r, channels, -1)
 
