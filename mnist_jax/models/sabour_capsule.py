@@ -16,6 +16,7 @@ from mnist_jax.models.capsules import (
     squash,
 )
 from mnist_jax.models.layers.conv import conv_general_dilated
+from mnist_jax.models.layers.routing import route
 
 CLASS_DIMS = 16
 PRIMARY_TYPES = 32
@@ -146,7 +147,13 @@ class SabourCapsNet(SabourTrunk):
         self, images: Float[Array, "batch side side 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes 16"]:
         """Returns the class capsules; in training nothing is drawn: `rngs` changes nothing."""
-        return self.route(self.primary_capsules(images))[0]
+        return route(
+            self.primary_capsules(images),
+            self.vote_weights[...],
+            self.class_biases[...],
+            num_iterations=self.routing_iterations,
+            stop_gradient=self.stop_routing_gradient,
+        )
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]

@@ -4,7 +4,6 @@
 has no better form is `lax`'s own. `choose_form` is the one place that decides.
 """
 
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +13,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from mnist_jax.models.layers import winograd
+from mnist_jax.models.layers.lanes import num_lanes
 
 # Of one lane: what its loop should hold in the cache, and transformed kernels above which lanes,
 # each with a gradient of that size, lose to one lane whose products XLA itself spreads over cores.
 GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
-MAX_LANES = 4  # compile time grows with each
 MIN_TAPS_OF_PATCHES, MAX_TAPS_OF_PATCHES = 49, 128
 MIN_CHANNELS = 16  # of Winograd's products, in and out
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -35,11 +34,6 @@ class Form(NamedTuple):
 
     name: str
     plan: winograd.Plan | None = None
-
-
-def num_lanes() -> int:
-    """Returns how many lanes keep the cores of this process busy."""
-    return min(len(os.sched_getaffinity(0)), MAX_LANES)
 
 
 def choose_form(
