@@ -13,6 +13,7 @@ from mnist_jax.models.capsules import (
     squash_exponential,
 )
 from mnist_jax.models.layers.conv import conv_general_dilated
+from mnist_jax.models.layers.norm import BatchNorm
 
 CLASS_DIMS = 16
 NUM_PRIMARY = 16
@@ -42,7 +43,7 @@ class EfficientTrunk(nnx.Module):
             )
 
         def norm(num_features):  # momentum and epsilon are Keras's defaults
-            return nnx.BatchNorm(
+            return BatchNorm(
                 num_features,
                 use_running_average=True,  # unless a call says that it is training
                 momentum=0.99,
