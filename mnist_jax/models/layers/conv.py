@@ -102,7 +102,8 @@ def convolve(
     Under a mesh (`jax.set_mesh`) each device convolves its part of the batch.
 
     Args:
-        x: images; in another precision than float32 they pass to `lax`, as they are.
+        x: images; those of another precision than float32 pass to `lax`, and so do those of a
+            symbolic batch size.
         kernel: cast to the precision of the images.
         strides: of both axes.
         padding: `VALID` or `SAME`.
@@ -113,7 +114,8 @@ def convolve(
     kernel = kernel.astype(x.dtype)
     if padding not in ("VALID", "SAME"):
         raise ValueError(f"padding is {padding!r}; give 'VALID' or 'SAME'")
-    if x.dtype != jnp.float32:
+    if x.dtype != jnp.float32 or not isinstance(x.shape[0], int):
+        # A batch of any size is being exported: the graph says what is meant, in one operation.
         return _by_lax(x, kernel, strides, padding)
     if padding == "SAME":
         amounts = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (strides, strides), "SAME")

@@ -22,7 +22,9 @@ def in_groups(
     *weights: Array,
     group: int,
 ) -> Array:
-    """Returns `function(images, *weights)`, on a CPU by groups; elsewhere as it stands.
+    """Returns `function(images, *weights)`, on a CPU by groups.
+
+    On an accelerator, and for a symbolic batch size (an export), it is the function as it stands.
 
     Under a mesh (`jax.set_mesh`) each device takes its part of the batch.
 
@@ -33,7 +35,7 @@ def in_groups(
         weights: float32.
         group: images at a time.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not isinstance(images.shape[0], int):
         return function(images, *weights)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
 from jax.sharding import AxisType
 
 from mnist_jax.models.layers import conv
@@ -157,3 +157,11 @@ def test_under_a_mesh_of_one_device():
     x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
     with jax.set_mesh(mesh):
         np.testing.assert_allclose(jax.jit(convolve)(x, kernel), 144.0, rtol=1e-5)
+
+
+def test_an_export_for_any_batch_size_holds_the_one_operation():
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 9, 9, 16), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.float32)
+    exported = export.export(jax.jit(convolve))(images, kernel).mlir_module()
+    assert "stablehlo.convolution" in exported and "stablehlo.while" not in exported

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from mnist_jax.models.layers.groups import in_groups
 
@@ -29,3 +30,13 @@ def test_value_and_gradients_are_those_of_the_function(batch, group):
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_an_export_for_any_batch_size_holds_the_function_as_it_stands():
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 4), jnp.float32)
+
+    def function(images):
+        return in_groups(lambda images: 2 * images, images, group=1)
+
+    assert "stablehlo.while" not in export.export(jax.jit(function))(images).mlir_module()
