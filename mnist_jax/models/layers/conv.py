@@ -4,6 +4,9 @@
 has no better form is `lax`'s own. `choose_form` is the one place that decides.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +24,21 @@ GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
 MIN_TAPS_OF_PATCHES, MAX_TAPS_OF_PATCHES = 49, 128
 MIN_CHANNELS = 16  # of Winograd's products, in and out
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+_IS_DIRECT = ContextVar("is_direct", default=False)
+
+
+@contextmanager
+def direct_forms() -> Iterator[None]:
+    """Keeps convolutions traced within to sums of products, for comparisons to 1e-5 of the largest.
+
+    Winograd's forms lose one or two digits a layer more. What is compiled stays as it was traced,
+    so trace a function of its own within.
+    """
+    token = _IS_DIRECT.set(True)
+    try:
+        yield
+    finally:
+        _IS_DIRECT.reset(token)
 
 
 class Form(NamedTuple):
@@ -42,6 +60,8 @@ def choose_form(
     kernel_shape: tuple[int, ...],
     stride: int,
     lanes: int,
+    *,
+    is_direct: bool = False,
 ) -> Form:
     """Returns the form of a float32 convolution without padding; measurements: docs/log.md.
 
@@ -51,6 +71,7 @@ def choose_form(
         kernel_shape: `[size, size, channels, features]`.
         stride: of both axes.
         lanes: that may run side by side.
+        is_direct: leaves Winograd's forms out.
     """
     size, width_of_kernel, channels, features = kernel_shape
     is_covered = size == width_of_kernel and 2 <= size <= 9 and stride in (1, 2)
@@ -63,6 +84,8 @@ def choose_form(
     r = -(-size // stride)
     if r > 5:
         return Form("rows")
+    if is_direct:
+        return Form("rows" if stride > 1 else "lax")
     height, width = ((n - size) // stride + 1 for n in x_shape[1:3])
     channels *= stride * stride
 
@@ -180,7 +203,9 @@ def conv_general_dilated(
 
 
 def _in_its_form(x: Array, kernel: Array, stride: int, lanes: int) -> Array:
-    form = choose_form(jax.default_backend(), x.shape, kernel.shape, stride, lanes)
+    form = choose_form(
+        jax.default_backend(), x.shape, kernel.shape, stride, lanes, is_direct=_IS_DIRECT.get()
+    )
     if form.plan is not None:
         if stride > 1:
             x, kernel = _space_to_depth(x, kernel, stride)

@@ -165,3 +165,18 @@ def test_an_export_for_any_batch_size_holds_the_one_operation():
     kernel = jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.float32)
     exported = export.export(jax.jit(convolve))(images, kernel).mlir_module()
     assert "stablehlo.convolution" in exported and "stablehlo.while" not in exported
+
+
+def test_direct_forms_keep_the_digits_that_winograd_loses():
+    random = np.random.default_rng(0)
+    for stride in (1, 2):
+        x = jnp.asarray(random.standard_normal((2, 12, 12, 64)), jnp.float32)
+        kernel = jnp.asarray(random.standard_normal((5, 5, 64, 16)), jnp.float32)
+        fast = convolve(x, kernel, strides=stride)
+        with conv.direct_forms():
+            direct = convolve(x, kernel, strides=stride)
+        exact, _, _ = in_float64(x, kernel, fast, stride, "VALID")
+        assert np.abs(direct - exact).max() < 2e-6 * np.abs(exact).max()
+        assert (
+            np.abs(direct - exact).max() < np.abs(fast - exact).max() < 1e-4 * np.abs(exact).max()
+        )
