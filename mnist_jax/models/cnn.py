@@ -7,6 +7,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from mnist_jax.mesh import on_each_part
 from mnist_jax.models.dropout import dropout
+from mnist_jax.models.layers.conv import conv_general_dilated
 from mnist_jax.models.max_pool import max_pool_2x2
 from mnist_jax.models.winograd import conv_conv_pool
 
@@ -47,8 +48,9 @@ class CNN(nnx.Module):
         self.dtype = jnp.dtype(dtype)
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
-        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+        options = {"padding": "VALID", "conv_general_dilated": conv_general_dilated}
+        self.conv1 = nnx.Conv(1, 32, (3, 3), dtype=dtype, rngs=rngs, **options)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), dtype=dtype, rngs=rngs, **options)
         self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
         self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
 
