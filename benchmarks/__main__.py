@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import capsule_routing, cpu, gpu, interleaved, report, start_up
+from benchmarks import capsule_routing, capsules, cpu, gpu, interleaved, report, start_up
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -23,6 +23,8 @@ def parts_on_a_cpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "evaluation": partial(cpu.evaluation, quick),
         "latency_1": partial(cpu.latency, quick, batch=1),
         "latency_32": partial(cpu.latency, quick, batch=32),
+        "capsule_training": partial(capsules.training, quick),
+        "capsule_evaluation": partial(capsules.evaluation, quick),
         "capsule_routing": partial(capsule_routing.part, quick),
         "quick_start": partial(start_up.quick_start, quick),
     }
@@ -37,7 +39,6 @@ def parts_on_a_gpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "gpu_training": partial(gpu.training, quick),
         "gpu_sweep": partial(gpu.sweep, quick),
         "gpu_sabour": partial(gpu.sabour, quick),
-        "gpu_seeds": partial(gpu.seeds, quick),
     }
     if options.manual_dir:
         parts["gpu_start"] = partial(start_up.fast, quick, options.manual_dir)
@@ -75,11 +76,12 @@ def main() -> None:
     results = []
     for name in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        part = parts[name]()
-        if isinstance(part, interleaved.Part):
-            part = interleaved.run(part, rounds, CLOCKS[options.clock])
-        results.append(part)
-        report.write(options.output, machine, results)  # after every part: what is there is kept
+        built = parts[name]()
+        for part in built if isinstance(built, list) else [built]:
+            if isinstance(part, interleaved.Part):
+                part = interleaved.run(part, rounds, CLOCKS[options.clock])
+            results.append(part)
+            report.write(options.output, machine, results)  # what is there is kept
     print(report.markdown(machine, results))
     print(f"written to {options.output}", file=sys.stderr)
 

@@ -1,11 +1,9 @@
 """What is meant for a GPU; with small sizes it runs on a CPU too, to try it."""
 
 import time
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -13,7 +11,6 @@ import numpy as np
 from benchmarks import ours, peers
 from benchmarks.interleaved import OURS, Part, result
 from mnist_jax import data
-from mnist_jax.training import step
 from mnist_jax.training.evaluate import summarise
 
 BEST_BATCH = 512  # of the sweep; to be chosen on the GPU at hand
@@ -87,33 +84,6 @@ def sabour(is_quick: bool) -> Part:
         "s",
         1,
         {f"mnist_jax, {name}": partial(make_ours, name) for name in ("bfloat16", "float32")},
-    )
-
-
-def seeds(is_quick: bool) -> Part:
-    """Trains 16 seeds, so many side by side; the other way is what `vmap` makes of convolutions."""
-    images, labels = ours.random_data(64 if is_quick else 60_000)
-    num_seeds, groups = (2, (1, 2)) if is_quick else (16, (1, 4, 8, 16))
-
-    def make_ours(side_by_side: int, is_grouped: bool = False):
-        config = ours.recipe(batch_size=32 if is_quick else 64)
-        training = ours.Training(config, images, labels, side_by_side)
-
-        def run() -> None:
-            left_to_vmap = mock.patch.object(step, "stacked_weights", lambda _: nullcontext())
-            with left_to_vmap if is_grouped else nullcontext():
-                for _ in range(num_seeds // side_by_side):
-                    training.epoch()
-
-        return run
-
-    grouped = {f"{num_seeds}, grouped convolutions": partial(make_ours, num_seeds, True)}
-    return Part(
-        "gpu_seeds",
-        f"Epoch of mnist_cnn_v1 for {num_seeds} seeds, by how many train side by side",
-        "images/s",
-        num_seeds * len(labels),
-        {f"{group} side by side": partial(make_ours, group) for group in groups} | grouped,
     )
 
 

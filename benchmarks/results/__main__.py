@@ -40,7 +40,7 @@ ON_CANVAS = (
 
 
 def trainings(what: str, num_seeds: int) -> dict[str, tuple[str, ...]]:
-    """Returns the trainings of a plan: a folder's name to a module and its flags."""
+    """Returns the trainings of a plan: a folder's name to a command and its flags."""
     seeds = (f"--config.num_seeds={num_seeds}",) if num_seeds > 1 else ()
     if what == "all":
         return {
@@ -53,7 +53,7 @@ def trainings(what: str, num_seeds: int) -> dict[str, tuple[str, ...]]:
         as_cnn = (f"--model-id={cnn_id}", "--criterion-id=nll")
         for name, flags in ((model_id, ()), (cnn_id, as_cnn)):
             plan[f"canvas_{name}"] = ("train", recipe, *ON_CANVAS, *flags)
-            plan[f"pairs_{name}"] = ("multi_mnist", recipe, "--epochs=20", *flags)
+            plan[f"pairs_{name}"] = ("multimnist", recipe, "--epochs=20", *flags)
     return plan
 
 
@@ -96,12 +96,12 @@ def run_all(what: str, num_seeds: int, output_dir: Path, flags: Sequence[str]) -
         UserError: a training or a measurement ends with a mistake.
     """
     folders, start = [], time.perf_counter()
-    for name, (module, *arguments) in trainings(what, num_seeds).items():
+    for name, (called, *arguments) in trainings(what, num_seeds).items():
         folder = output_dir / name
         folders.append(folder)
         if run_folder.is_finished(folder) or (folder / results.MULTI_MNIST).is_file():
             continue
-        _call(name_of_command, *arguments, f"--output-dir={folder}", *flags)
+        _call(called, *arguments, f"--output-dir={folder}", *flags)
         print(f"{name}: done {time.perf_counter() - start:,.0f} s after the start", flush=True)
     for folder in folders:
         if what == "robustness" and run_folder.is_finished(folder):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from mnist_jax.config import MODELS
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.models import layers
 from mnist_jax.models.network import images_to_float, output_kind
 from mnist_jax.run import own_code
 
@@ -91,6 +92,7 @@ def build(
             f"{model_id} cannot be built for images of {side}x{side} pixels and {channels} "
             f"channels ({first_line(error)}); fix its constructor"
         ) from error
+    layers.quicken(model)
     model.eval()
     return model
 

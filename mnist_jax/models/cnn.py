@@ -37,19 +37,8 @@ class CNN(nnx.Module):
         """
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-
-        def conv(num_inputs, num_outputs):
-            return nnx.Conv(
-                num_inputs,
-                num_outputs,
-                (3, 3),
-                padding="VALID",
-                conv_general_dilated=layers.conv_general_dilated,
-                dtype=dtype,
-                rngs=rngs,
-            )
-
-        self.conv1, self.conv2 = conv(1, 32), conv(32, 64)
+        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
         self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
         self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
         self.dropout1 = layers.Dropout(0.25, rngs=rngs)

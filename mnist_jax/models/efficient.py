@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Integer
 
+from mnist_jax.models import layers
 from mnist_jax.models.capsules import (
     Decoder,
     cast_votes,
@@ -41,7 +42,7 @@ class EfficientTrunk(nnx.Module):
             )
 
         def norm(num_features):  # momentum and epsilon are Keras's defaults
-            return nnx.BatchNorm(
+            return layers.BatchNorm(
                 num_features,
                 momentum=0.99,
                 epsilon=1e-3,

@@ -42,11 +42,12 @@ class HVCCapsNet(nnx.Module):
         self.image_side = image_side
         normal = drawn_flat(jax.nn.initializers.normal(0.05))
 
-        def norm(num_features, *, is_of_capsules=False):
+        def norm(num_features, *, has_relu=False, is_of_capsules=False):
             # The authors have momentum 0.9997. After 300 epochs that makes no difference; after
             # two, three quarters of the running statistics would still be what they began with.
-            return nnx.BatchNorm(
+            return layers.BatchNorm(
                 num_features,
+                has_relu=has_relu,
                 momentum=0.99,
                 epsilon=1e-3,
                 use_scale=False,
@@ -65,13 +66,12 @@ class HVCCapsNet(nnx.Module):
                 padding="VALID",
                 use_bias=False,
                 kernel_init=normal,
-                conv_general_dilated=layers.conv_general_dilated,
                 dtype=dtype,
                 rngs=rngs,
             )
             for num_inputs, num_outputs in zip([1, *filters], filters, strict=False)
         )
-        self.norms = nnx.List(norm(num_outputs) for num_outputs in filters)
+        self.norms = nnx.List(norm(num_outputs, has_relu=True) for num_outputs in filters)
         branch_dims = filters[CONVS_PER_BRANCH - 1 :: CONVS_PER_BRANCH]
         sides = [
             image_side - 2 * CONVS_PER_BRANCH * (branch + 1) for branch in range(len(branch_dims))
@@ -91,7 +91,7 @@ class HVCCapsNet(nnx.Module):
         x = (2 * images - 1).astype(self.dtype)
         capsules = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = nnx.relu(norm(conv(x)))
+            x = norm(conv(x))
             if (index + 1) % CONVS_PER_BRANCH == 0:
                 branch = len(capsules)
                 weights = self.branch_weights[branch][...]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mnist_jax.models.layers import direct_forms
 from mnist_jax.models.network import OutputKind, Structure, images_to_float, rebuild, scores_of
 
 CPU_BATCH, ACCELERATOR_BATCH = 250, 1_000  # images; for memory and speed, results are the same
@@ -30,7 +31,8 @@ class Predictor:
             if images.dtype == jnp.uint8:
                 images = images_to_float(images)
             # In full float32: left to choose, a GPU takes 10 bits of mantissa for products.
-            with jax.default_matmul_precision("highest"):
+            # And without forms that lose digits: files are compared with this to 1e-5.
+            with jax.default_matmul_precision("highest"), direct_forms():
                 return model(images)
 
         self._predict_batch = predict_batch

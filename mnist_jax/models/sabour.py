@@ -8,7 +8,6 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Integer
 
 from mnist_jax.errors import UserError
-from mnist_jax.models import layers
 from mnist_jax.models.capsules import (
     Decoder,
     cast_votes,
@@ -16,6 +15,7 @@ from mnist_jax.models.capsules import (
     dynamic_routing,
     squash,
 )
+from mnist_jax.models.layers.routing import route
 
 CLASS_DIMS = 16
 PRIMARY_TYPES = 32
@@ -49,7 +49,6 @@ class SabourTrunk(nnx.Module):
             padding="VALID",
             use_bias=False,
             kernel_init=_truncated_normal(0.1 / PRIMARY_TYPES / primary_factor),
-            conv_general_dilated=layers.conv_general_dilated,
             dtype=dtype,
             rngs=rngs,
         )
@@ -151,7 +150,13 @@ class SabourCapsNet(SabourTrunk):
         self, images: Float[Array, "batch side side 1"]
     ) -> Float[Array, "batch classes 16"]:
         """Returns the class capsules."""
-        return self.route(self.primary_capsules(images))[0]
+        return route(
+            self.primary_capsules(images),
+            self.vote_weights[...],
+            self.class_biases[...],
+            num_iterations=self.routing_iterations,
+            stop_gradient=self.stop_routing_gradient,
+        )
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]

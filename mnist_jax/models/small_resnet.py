@@ -21,9 +21,9 @@ class Block(nnx.Module):
         self, num_inputs: int, num_outputs: int, strides: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
         self.conv1 = _conv(num_inputs, num_outputs, 3, strides, dtype=dtype, rngs=rngs)
-        self.norm1 = nnx.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
+        self.norm1 = layers.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
         self.conv2 = _conv(num_outputs, num_outputs, 3, 1, dtype=dtype, rngs=rngs)
-        self.norm2 = nnx.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
+        self.norm2 = layers.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
         self.changes_shape = strides > 1 or num_inputs != num_outputs
         if self.changes_shape:
             self.shortcut = _conv(num_inputs, num_outputs, 1, strides, dtype=dtype, rngs=rngs)
@@ -59,7 +59,7 @@ class SmallResNet(nnx.Module):
         strides = 1 if image_side <= MAX_SIDE_OF_FIRST_STAGE else 2
         self.has_pool = image_side > 2 * MAX_SIDE_OF_FIRST_STAGE
         self.stem = _conv(num_channels, WIDTHS[0], 3, strides, dtype=dtype, rngs=rngs)
-        self.stem_norm = nnx.BatchNorm(WIDTHS[0], momentum=0.9, dtype=dtype, rngs=rngs)
+        self.stem_norm = layers.BatchNorm(WIDTHS[0], momentum=0.9, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
             Block(num_inputs, num_outputs, 1 if index == 0 else 2, dtype=dtype, rngs=rngs)
             for index, (num_inputs, num_outputs) in enumerate(
@@ -100,7 +100,6 @@ def _conv(
         padding="SAME",
         use_bias=False,
         kernel_init=nnx.initializers.he_normal(),
-        conv_general_dilated=layers.conv_general_dilated,
         dtype=dtype,
         rngs=rngs,
     )

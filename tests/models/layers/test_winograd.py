@@ -2,78 +2,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from jax import lax
 
 from mnist_jax.models.layers import winograd
-from mnist_jax.models.layers.conv_conv_pool import _fused as conv_conv_pool
+from mnist_jax.models.layers.winograd import MAX_TILE, Plan
 
 
-def layer_after_layer(images, kernel1, bias1, kernel2, bias2):
-    """The same function as XLA's convolutions and pooling compute it."""
-
-    def conv(x, kernel, bias):
-        layout = ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
-        return nnx.relu(out + bias[None, None, None])
-
-    x = conv(conv(images, kernel1, bias1), kernel2, bias2)
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (6, 3), (3, 5), (4, 5), (5, 2), (5, 4)])
+def test_the_transforms_convolve_exactly_in_float64(m, r):
+    to_input, to_kernel, to_output = winograd.matrices(m, r)
+    random = np.random.default_rng(m * r)
+    inputs, kernel = random.standard_normal(m + r - 1), random.standard_normal(r)
+    found = to_output @ ((to_kernel @ kernel) * (to_input @ inputs))
+    np.testing.assert_allclose(found, np.correlate(inputs, kernel, "valid"), atol=1e-12)
 
 
-def arguments(batch_size, seed=0):
-    random = np.random.default_rng(seed)
-    shapes = (batch_size, 28, 28, 1), (3, 3, 1, 32), (32,), (3, 3, 32, 64), (64,)
-    scales = 1.0, 0.3, 0.1, 0.06, 0.1
-    return [
-        jnp.array(scale * random.normal(size=shape), jnp.float32)
-        for scale, shape in zip(scales, shapes, strict=True)
-    ]
-
-
-def value_and_gradients(function, weights, args):
-    @jax.jit
-    def both(args):  # as in training: the value comes with what its gradients need
-        value, backward = jax.vjp(function, *args)
-        return value, backward(jnp.broadcast_to(weights, value.shape).astype(value.dtype))
-
-    value, gradients = both(args)
-    return np.asarray(value), [np.asarray(gradient) for gradient in gradients[1:]]  # no images'
-
-
-@pytest.mark.parametrize("batch_size", [1, 8, 21])  # 21: the last group is filled up
-def test_it_is_the_layers_one_after_another_in_float64(batch_size):
-    args = arguments(batch_size)
-    weights = np.random.default_rng(1).normal(size=(batch_size, 12, 12, 64)).astype(np.float32)
-    value, gradients = value_and_gradients(conv_conv_pool, weights, args)
-    with jax.enable_x64(True):
-        exact = [jnp.asarray(arg, jnp.float64) for arg in args]
-        expected, expected_gradients = value_and_gradients(layer_after_layer, weights, exact)
-    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
-    for gradient, truth in zip(gradients, expected_gradients, strict=True):
-        assert np.abs(gradient - truth).max() < 1e-4 * np.abs(truth).max()
-
-
-def test_the_images_get_no_gradient():
-    args = arguments(2)
-    assert not jax.grad(lambda images: conv_conv_pool(images, *args[1:]).sum())(args[0]).any()
-
-
-def test_flat_images_pay_the_first_of_equal_outputs():
-    images, *weights = arguments(2)
-    images = jnp.ones_like(images)  # every window of the pooling is a tie
-    value, gradients = value_and_gradients(conv_conv_pool, 1.0, [images, *weights])
-    expected, truths = value_and_gradients(layer_after_layer, 1.0, [images, *weights])
-    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
-    for gradient, truth in zip(gradients, truths, strict=True):
-        assert np.abs(gradient - truth).max() < 1e-4 * np.abs(truth).max()
-
-
-def test_the_matrices_are_winograds_identity():
-    # A^T ((G g) * (B^T d)) correlates six inputs with three taps: Lavin and Gray, section 4.
+@pytest.mark.parametrize(("m", "n"), [(1, 3), (2, 6), (3, 4), (4, 4), (5, 7)])
+def test_paste_is_the_transpose_of_cut(m, n):
+    side = m * (2 + -(-n // m))
     random = np.random.default_rng(0)
-    data, taps = random.normal(size=6), random.normal(size=3)
-    product = (winograd._KERNEL @ taps) * (winograd._INPUT @ data)
-    np.testing.assert_allclose(
-        winograd._OUTPUT @ product, np.correlate(data, taps, "valid"), rtol=1e-5
-    )
+    images = jnp.asarray(random.standard_normal((2, side, side, 3)), jnp.float32)
+    tiles = winograd.cut(images, m, n)
+    grad = jnp.asarray(random.standard_normal(tiles.shape), jnp.float32)
+    (expected,) = jax.vjp(lambda images: winograd.cut(images, m, n), images)[1](grad)
+    np.testing.assert_allclose(winograd.paste(grad, m), expected, atol=1e-5)
+    for row, column in ((0, 0), (1, 2)):  # a tile is where it should be
+        here = images[:, row * m : row * m + n, column * m : column * m + n]
+        np.testing.assert_array_equal(tiles[:, :, :, row, column].transpose(2, 0, 1, 3), here)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("group", [1, 2, 5])
+def test_groups_and_lanes_do_not_change_the_result(group, lanes):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.standard_normal((5, 7, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(random.standard_normal((3, 3, 3, 4)), jnp.float32)
+
+    def value_and_gradients(plan):
+        value, pullback = jax.vjp(lambda x, kernel: winograd.convolve(x, kernel, plan), x, kernel)
+        return value, *pullback(jnp.cos(value))
+
+    expected = jax.jit(value_and_gradients, static_argnums=0)(Plan(4, 5, 1))
+    found = jax.jit(value_and_gradients, static_argnums=0)(Plan(4, group, lanes))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * float(jnp.abs(other).max()))
+
+
+def test_the_largest_tile_keeps_four_digits():
+    random = np.random.default_rng(0)
+    for r in (3, 4, 5):
+        x = random.standard_normal((1, 16, 16, 64)).astype(np.float32)
+        kernel = random.standard_normal((r, r, 64, 8)).astype(np.float32)
+        found = winograd.convolve(jnp.asarray(x), jnp.asarray(kernel), Plan(MAX_TILE - r + 1, 1, 1))
+        windows = np.lib.stride_tricks.sliding_window_view(x, (r, r), axis=(1, 2))
+        expected = np.einsum(
+            "bhwcij,ijcf->bhwf", windows.astype(np.float64), kernel.astype(np.float64)
+        )
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

@@ -1,0 +1,182 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import export, lax
+from jax.sharding import AxisType
+
+from mnist_jax.models.layers import conv
+from mnist_jax.models.layers.conv import choose_form, convolve
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def in_float64(x, kernel, grad, stride, padding):
+    """The value and both gradients, as sums over windows in NumPy."""
+    size = kernel.shape[0]
+    pads = [(0, 0), (0, 0)]
+    if padding == "SAME":
+        for axis in (0, 1):
+            out = math.ceil(x.shape[axis + 1] / stride)
+            more = max(0, (out - 1) * stride + size - x.shape[axis + 1])
+            pads[axis] = (more // 2, more - more // 2)
+    x, kernel, grad = (np.asarray(array, np.float64) for array in (x, kernel, grad))
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = grad.shape[1:3]
+    value, kernel_grad, x_grad = np.zeros_like(grad), np.zeros_like(kernel), np.zeros_like(padded)
+    for row in range(size):
+        for column in range(size):
+            rows = slice(row, row + (height - 1) * stride + 1, stride)
+            columns = slice(column, column + (width - 1) * stride + 1, stride)
+            value += padded[:, rows, columns] @ kernel[row, column]
+            kernel_grad[row, column] = np.einsum("bhwc,bhwf->cf", padded[:, rows, columns], grad)
+            x_grad[:, rows, columns] += grad @ kernel[row, column].T
+    inner = (slice(low, low + n) for (low, _), n in zip(pads, x.shape[1:3], strict=True))
+    return value, x_grad[:, *inner], kernel_grad
+
+
+def check(batch, height, width, channels, features, size, stride, padding):
+    random = np.random.default_rng(batch * size)
+    x = jnp.asarray(random.standard_normal((batch, height, width, channels)), jnp.float32)
+    kernel = jnp.asarray(random.standard_normal((size, size, channels, features)), jnp.float32)
+
+    @jax.jit
+    def both(x, kernel):
+        def ours(x, kernel):
+            return convolve(x, kernel, strides=stride, padding=padding)
+
+        def plain(x, kernel):
+            return lax.conv_general_dilated(
+                x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT
+            )
+
+        value, pullback = jax.vjp(ours, x, kernel)
+        expected, expected_pullback = jax.vjp(plain, x, kernel)
+        grad = jnp.cos(expected)
+        return grad, (value, *pullback(grad)), (expected, *expected_pullback(grad))
+
+    grad, found, by_lax = both(x, kernel)
+    exact = in_float64(x, kernel, grad, stride, padding)
+    for one, plain, truth in zip(found, by_lax, exact, strict=True):
+        assert one.shape == truth.shape and one.dtype == jnp.float32
+        largest = max(np.abs(truth).max(), 1e-6)
+        assert np.abs(one - plain).max() <= 1e-4 * largest
+        assert np.abs(one - truth).max() <= 1e-4 * largest
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(1, 7),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.sampled_from([1, 3, 16, 17]),
+    st.sampled_from([1, 16, 20]),
+    st.integers(2, 9),
+    st.sampled_from([1, 2]),
+    st.sampled_from(["VALID", "SAME"]),
+)
+def test_values_and_gradients_are_those_of_lax_and_of_float64(
+    batch, more_rows, more_columns, channels, features, size, stride, padding
+):
+    check(batch, size + more_rows, size + more_columns, channels, features, size, stride, padding)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "features", "name"),
+    [
+        ((3, 14, 14, 1), 9, 1, 32, "patches"),
+        ((5, 11, 11, 24), 3, 1, 32, "winograd"),
+        ((3, 9, 9, 16), 3, 2, 16, "winograd"),
+        ((3, 13, 12, 16), 9, 2, 16, "winograd"),
+        ((2, 11, 11, 16), 7, 1, 16, "rows"),
+    ],
+)
+def test_each_form_is_right(shape, size, stride, features, name):
+    form = choose_form("cpu", shape, (size, size, shape[-1], features), stride, 2)
+    assert form.name == name
+    check(*shape, features, size, stride, "VALID")
+
+
+def test_an_accelerator_and_what_is_not_covered_pass_to_lax():
+    assert choose_form("gpu", (8, 20, 20, 64), (3, 3, 64, 64), 1, 2).name == "lax"
+    assert choose_form("cpu", (8, 20, 20, 64), (3, 3, 64, 64), 3, 2).name == "lax"
+    assert choose_form("cpu", (8, 20, 20, 64), (1, 1, 64, 64), 1, 2).name == "lax"
+    assert choose_form("cpu", (8, 20, 20, 64), (3, 5, 64, 64), 1, 2).name == "lax"
+    x = jnp.ones((2, 6, 6, 16), jnp.bfloat16)
+    assert convolve(x, jnp.ones((3, 3, 16, 16))).dtype == jnp.bfloat16
+
+
+def test_a_plan_covers_the_batch_with_little_padding():
+    for batch in (1, 2, 7, 60, 64, 250):
+        plan = choose_form("cpu", (batch, 22, 22, 64), (3, 3, 64, 64), 1, 2).plan
+        assert plan is not None
+        groups = math.ceil(batch / (plan.lanes * plan.group))
+        assert 0 <= groups * plan.lanes * plan.group - batch < groups * plan.lanes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": "VALID"},
+        {"strides": 2},
+        {"padding": [(0, 0), (0, 0)]},
+        {"padding": [(1, 0), (0, 1)]},
+        {"feature_group_count": 2},
+        {"kernel_dilation": 2},
+        {"strides": (1, 2)},
+        {"dtype": jnp.bfloat16},
+    ],
+)
+def test_a_layer_of_nnx_takes_it(options):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 9, 16)), jnp.float32)
+    plain = nnx.Conv(16, 16, (3, 3), rngs=nnx.Rngs(0), **options)
+    expected = plain(x)
+    plain.conv_general_dilated = conv.conv_general_dilated
+    found = plain(x)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_seeds_side_by_side():
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.standard_normal((3, 2, 8, 8, 16)), jnp.float32)
+    kernels = jnp.asarray(random.standard_normal((3, 3, 3, 16, 16)), jnp.float32)
+    found = jax.vmap(convolve)(x, kernels)
+    for seed in range(3):
+        np.testing.assert_allclose(found[seed], convolve(x[seed], kernels[seed]), atol=1e-3)
+
+
+def test_under_a_mesh_of_one_device():
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(jax.jit(convolve)(x, kernel), 144.0, rtol=1e-5)
+
+
+def test_an_export_for_any_batch_size_holds_the_one_operation():
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 9, 9, 16), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 16, 16), jnp.float32)
+    exported = export.export(jax.jit(convolve))(images, kernel).mlir_module()
+    assert "stablehlo.convolution" in exported and "stablehlo.while" not in exported
+
+
+def test_direct_forms_keep_the_digits_that_winograd_loses():
+    random = np.random.default_rng(0)
+    for stride in (1, 2):
+        x = jnp.asarray(random.standard_normal((2, 12, 12, 64)), jnp.float32)
+        kernel = jnp.asarray(random.standard_normal((5, 5, 64, 16)), jnp.float32)
+        fast = convolve(x, kernel, strides=stride)
+        with conv.direct_forms():
+            direct = convolve(x, kernel, strides=stride)
+        exact, _, _ = in_float64(x, kernel, fast, stride, "VALID")
+        assert np.abs(direct - exact).max() < 2e-6 * np.abs(exact).max()
+        assert (
+            np.abs(direct - exact).max() < np.abs(fast - exact).max() < 1e-4 * np.abs(exact).max()
+        )
