@@ -214,7 +214,9 @@ def test_any_index_of_arrays_is_refused(tmp_path_factory, index):
 def finished(tmp_path_factory):
     """The folder of a run that is finished as far as its JSON files go."""
     folder = tmp_path_factory.mktemp("finished")
-    settings = {key: run_folder.jsonable(value) for key, value in config.default().items()}
+    settings = {
+        key: run_folder.jsonable(value) for key, value in config.default().to_dict().items()
+    }
     run = {"config": settings, "dataset": {"data_hash": "0"}, "environment": {"versions": {}}}
     files.write_json(folder / paths.CONFIG, run)
     files.write_json(folder / paths.RELEASE, {})

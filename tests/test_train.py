@@ -92,7 +92,11 @@ WRONG = {
     "size negative": (nothing, ["--max-model-size-mb=-1"], "must be above 0"),
     "unknown model": (nothing, ["--model-id=resnet"], "'resnet', but must be one of mnist_cnn_v1"),
     "unknown data": (nothing, ["--dataset-id=cifar"], "'cifar', but must be one of digits_v1"),
-    "unknown loss": (nothing, ["--criterion-id=l1"], "'l1', but must be one of nll, mse"),
+    "unknown loss": (
+        nothing,
+        ["--criterion-id=l1"],
+        "'l1', but must be one of capsule_loss_v1, mse, nll",
+    ),
     "unknown optimizer": (nothing, ["--optimizer-id=lion"], "'lion', but must be one of adam"),
     "unknown format": (nothing, ["--export_format=pkl"], "pkl.*all or some of orbax"),
     "empty folder name": (nothing, ["--data-dir="], "data_dir is '', but must be the path"),

@@ -39,7 +39,6 @@ class HVCCapsNet(nnx.Module):
             dtype: of the convolutions; capsules are float32.
         """
         self.dtype = dtype
-        self.image_side = image_side
         normal = drawn_flat(jax.nn.initializers.normal(0.05))
 
         def norm(num_features, *, has_relu=False, is_of_capsules=False):

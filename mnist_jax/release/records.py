@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 from mnist_jax.config import default
+from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
 from mnist_jax.run import paths
 from mnist_jax.run.history import History
@@ -207,9 +208,21 @@ class Release(TypedDict):
     seeds: NotRequired[dict[str, Any]]  # `seeds.json`, of a run with several
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Reads an object from JSON.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not what a run writes; it is damaged, run again")
+    return value
+
+
 def read_metrics(run_dir: Path) -> Metrics:
     """Reads `metrics.json`."""
-    return read_json(run_dir / paths.METRICS)
+    return cast(Metrics, _read(run_dir / paths.METRICS))
 
 
 def write_metrics(run_dir: Path, metrics: Metrics) -> None:
@@ -219,7 +232,7 @@ def write_metrics(run_dir: Path, metrics: Metrics) -> None:
 
 def read_history(run_dir: Path) -> History:
     """Reads `history.json`."""
-    return read_json(run_dir / paths.HISTORY)
+    return cast(History, _read(run_dir / paths.HISTORY))
 
 
 def write_verification(run_dir: Path, verification: Verification) -> None:
@@ -230,12 +243,12 @@ def write_verification(run_dir: Path, verification: Verification) -> None:
 def read_files(run_dir: Path) -> dict[str, FileFacts]:
     """Reads from `verification.json` what was exported; nothing where there is none."""
     path = run_dir / paths.VERIFICATION
-    return read_json(path)["files"] if path.is_file() else {}
+    return _read(path)["files"] if path.is_file() else {}
 
 
 def read_release(run_dir: Path) -> Release:
     """Reads `release.json`."""
-    return read_json(run_dir / paths.RELEASE)
+    return cast(Release, _read(run_dir / paths.RELEASE))
 
 
 def write_release(run_dir: Path, release: Release) -> None:

@@ -48,9 +48,8 @@ from mnist_jax.run import log as log_module
 from mnist_jax.run.paths import EXPORTED
 from mnist_jax.studies import scoring
 from mnist_jax.train import env_file
-from mnist_jax.training import losses
+from mnist_jax.training import losses, optimizers
 from mnist_jax.training.losses.capsule_loss_v1 import margin_loss
-from mnist_jax.training.optimizers import make_optimizer, make_schedule, moving_average
 from mnist_jax.training.reconstruction import reconstruction_loss
 from mnist_jax.training.state import TrainState, first_state
 from mnist_jax.training.step import make_streams, shuffled
@@ -193,7 +192,9 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average is not None:
-            average = moving_average(average, params, state.step + 1, config["ema_decay"])
+            average = optimizers.moving_average(
+                average, params, state.step + 1, config["ema_decay"]
+            )
         return TrainState(state.step + 1, params, average, model_state, opt_state), loss
 
     return step
@@ -202,20 +203,7 @@ def make_step(
 def fit(config: Mapping[str, Any], model: nnx.Module, train: Split, num_classes: int) -> Any:
     """Trains for all epochs; returns the last state and the mean loss and seconds of each epoch."""
     num_batches = len(train.labels) // config["batch_size"]
-    schedule = make_schedule(
-        config["schedule_id"],
-        config["learning_rate"],
-        num_steps=config["epochs"] * num_batches,
-        steps_per_epoch=num_batches,
-        decay=config["learning_rate_decay"],
-        floor=config["learning_rate_floor"],
-    )
-    optimizer = make_optimizer(
-        config["optimizer_id"],
-        schedule,
-        weight_decay=config["weight_decay"],
-        momentum=config["momentum"],
-    )
+    _, optimizer = optimizers.of_config(config, num_batches)
     structure, params, model_state = take_apart(model)
     state = first_state(params, model_state, optimizer, keeps_average=config["ema_decay"] > 0)
     partners = sort_by_class(train.labels, num_classes)
@@ -285,7 +273,10 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         write_json(run_dir / FIGURES, figures)
         LOGGER.info(
             "both digits right: %d of %d pairs, %.4f (%.4f to %.4f)",
-            *(counts["num_correct"], counts["num_examples"], accuracy, *interval),
+            counts["num_correct"],
+            counts["num_examples"],
+            accuracy,
+            *interval,
         )
         wrong = counts["num_disagreements"]
         LOGGER.info("the ONNX file and JAX %s", f"DISAGREE on {wrong}" if wrong else "agree")

@@ -148,7 +148,7 @@ def _with_epoch(reached: Reached, epoch: int, functions: Functions) -> Reached:
     return Reached(reached.state, best, history, no_progress(), 0.0)
 
 
-def quality(row: EpochRow) -> tuple[float, float, int]:
+def quality(row: EpochRow) -> tuple[float | int, float | int, int]:
     """Returns what the best epoch has the most of."""
     return row["validation_accuracy"], -row["validation_loss"], -row["epoch"]
 

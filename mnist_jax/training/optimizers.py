@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, by id."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -57,6 +58,27 @@ def make_optimizer(
         "sgd": lambda: optax.sgd(schedule, momentum=momentum),
     }
     return optimizers[optimizer_id]()
+
+
+def of_config(
+    config: Mapping[str, Any], num_batches: int
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """Returns the schedule and the optimizer of a configuration, for epochs of `num_batches`."""
+    schedule = make_schedule(
+        config["schedule_id"],
+        config["learning_rate"],
+        num_steps=config["epochs"] * num_batches,
+        steps_per_epoch=num_batches,
+        decay=config["learning_rate_decay"],
+        floor=config["learning_rate_floor"],
+    )
+    optimizer = make_optimizer(
+        config["optimizer_id"],
+        schedule,
+        weight_decay=config["weight_decay"],
+        momentum=config["momentum"],
+    )
+    return schedule, optimizer
 
 
 def moving_average(average: Any, params: Any, num_updates: Int[Array, ""], decay: float) -> Any:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mnist_jax.run.history import History
-from mnist_jax.training.fit import quality
 
 
 def of_run(config: Mapping[str, Any]) -> range:
@@ -15,5 +14,8 @@ def of_run(config: Mapping[str, Any]) -> range:
 def best_on_validation(histories: Sequence[History]) -> int:
     """Returns the index of the seed that is released."""
     selected = [history["epochs"][history["best_epoch"] - 1] for history in histories]
-    # Of equals the smaller number: `max` keeps the first.
-    return max(range(len(selected)), key=lambda index: quality(selected[index])[:2])
+
+    def key(index: int) -> tuple[float | int, float | int]:
+        return selected[index]["validation_accuracy"], -selected[index]["validation_loss"]
+
+    return max(range(len(selected)), key=key)  # of equals the first, the smaller number

@@ -17,12 +17,11 @@ from mnist_jax.models.network import Structure, num_parameters, output_kind, tak
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
-from mnist_jax.training import checkpoint, losses, processes, seeds, signals
+from mnist_jax.training import checkpoint, losses, optimizers, processes, seeds, signals
 from mnist_jax.training.augment import make_augment
 from mnist_jax.training.devices import make_mesh, replicate
 from mnist_jax.training.evaluate import make_score, summarise
 from mnist_jax.training.fit import Fitted, Functions, Outputs, fit
-from mnist_jax.training.optimizers import make_optimizer, make_schedule
 from mnist_jax.training.reached import Weights
 from mnist_jax.training.reporter import Reporter
 from mnist_jax.training.state import first_state
@@ -79,20 +78,7 @@ class Stage:
         self.mesh = mesh
         self.train = Split(*replicate(tuple(splits.train), mesh))
         self.num_batches = len(splits.train.labels) // config["batch_size"]
-        self.schedule = make_schedule(
-            config["schedule_id"],
-            config["learning_rate"],
-            num_steps=config["epochs"] * self.num_batches,
-            steps_per_epoch=self.num_batches,
-            decay=config["learning_rate_decay"],
-            floor=config["learning_rate_floor"],
-        )
-        self.optimizer = make_optimizer(
-            config["optimizer_id"],
-            self.schedule,
-            weight_decay=config["weight_decay"],
-            momentum=config["momentum"],
-        )
+        self.schedule, self.optimizer = optimizers.of_config(config, self.num_batches)
         criterion = losses.find(config["criterion_id"])
         settings = StepSettings(
             batch_size=config["batch_size"],

@@ -102,7 +102,7 @@ def test_shortened_runs_say_what_was_changed_and_full_ones_replace_them_in_the_r
 
 
 def test_a_run_is_compared_with_the_recipe_that_is_nearest():
-    run = {**config.default(), "epochs": 1, "seed": 3, "output_dir": "elsewhere"}
+    run = {**config.default().to_dict(), "epochs": 1, "seed": 3, "output_dir": "elsewhere"}
     before_a_key_was_there = {key: run[key] for key in run if key != "image_side"}
     capsules = {**run, "model_id": "mnist_capsule_v1", "batch_size": 128}
     rows = [training(config=of_run) for of_run in (run, before_a_key_was_there, capsules)]
@@ -120,7 +120,7 @@ def test_several_seeds_of_one_run_become_a_row_each(tmp_path):
         "git_commit": None,
         "versions": {"jax": "1", "onnxruntime": "2"},
     }
-    run = {"config": dict(config.default()), "config_hash": "h", "environment": environment}
+    run = {"config": config.default().to_dict(), "config_hash": "h", "environment": environment}
     counts = [(9_950, 9_940), (9_960, 9_970)]
     seeds = [
         {
@@ -159,7 +159,7 @@ def test_every_training_of_a_plan_has_flags_that_are_understood(what):
     plan = reproduce.trainings(what, num_seeds=1)
     for module, *flags in plan.values():
         settings = parse([*flags, "--output-dir=x"], {}, datetime.now())
-        assert module in ("train", "multi_mnist") and settings is not None
+        assert module in ("train", "multimnist") and settings is not None
     if what == "all":
         assert set(plan) == {path.stem for path in reproduce.RECIPES.glob("*.py")}
 

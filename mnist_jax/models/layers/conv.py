@@ -164,21 +164,16 @@ def conv_general_dilated(
     kernel: Array,
     strides: Any,
     padding: Any,
-    *,
-    lhs_dilation: Any = None,
-    rhs_dilation: Any = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    batch_group_count: int = 1,
     **others: Any,
 ) -> Array:
     """Does what `lax.conv_general_dilated` does, by `convolve` where that covers the arguments."""
-    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, others.get("dimension_numbers"))
+    dilations = {*(others.get("lhs_dilation") or (1,)), *(others.get("rhs_dilation") or (1,))}
+    groups = {others.get("feature_group_count", 1), others.get("batch_group_count", 1)}
     is_plain = (
         x.ndim == 4
         and numbers == lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT)
-        and feature_group_count == batch_group_count == 1
-        and set(lhs_dilation or (1,)) == set(rhs_dilation or (1,)) == {1}
+        and dilations == groups == {1}
         and len(set(strides)) == 1
         and others.get("preferred_element_type") in (None, x.dtype)
         and others.get("precision") is None
@@ -188,18 +183,7 @@ def conv_general_dilated(
         pads = "VALID"
     if is_plain and pads in ("VALID", "SAME"):
         return convolve(x, kernel, strides=strides[0], padding=pads)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        **others,
-    )
+    return lax.conv_general_dilated(x, kernel, strides, padding, **others)
 
 
 def _in_its_form(x: Array, kernel: Array, stride: int, lanes: int) -> Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mnist_jax.models import capsules as capsules_module
 from mnist_jax.models.capsules import dynamic_routing
 from mnist_jax.models.layers.groups import in_groups
 
@@ -54,6 +55,12 @@ def route(
         num_iterations: 1 or more.
         stop_gradient: whether the last iteration alone has a gradient.
     """
+    if jax.default_backend() != "cpu" or not isinstance(capsules.shape[0], int):
+        # An accelerator, or an export: the graph says what is meant, in plain products.
+        votes = capsules_module.cast_votes(capsules, weights)
+        return dynamic_routing(
+            votes, biases, num_iterations=num_iterations, stop_gradient=stop_gradient
+        )[0]
     function = partial(_route, num_iterations, stop_gradient)
     return in_groups(function, capsules, weights, biases, group=IMAGES_PER_GROUP)
 
