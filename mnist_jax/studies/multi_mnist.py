@@ -138,24 +138,24 @@ def loss_of_pairs(
     outputs: Array,
     digits: Float[Array, "2 batch side side 1"],
     labels: UInt8[Array, "2 batch"],
-    criterion_id: str,
-    reconstruction_weight: float,
+    config: Mapping[str, Any],
 ) -> Float[Array, " batch"]:
     """Returns the loss of each pair.
 
     Capsules: the margin loss with both classes present, and the error of the drawing of each digit
     from its own capsule. Other networks: the mean of the losses to either label.
     """
+    criterion_id, weight = config["criterion_id"], config["reconstruction_weight"]
     if criterion_id != "capsule_loss_v1":
         criterion = losses.find(criterion_id)
         first, second = (criterion(outputs, of_one) for of_one in labels)
         return (first + second) / 2
     is_label = jax.nn.one_hot(labels, outputs.shape[1]).sum(axis=0)
     loss = margin_loss(outputs, is_label)
-    if reconstruction_weight and hasattr(model, "reconstruct"):
+    if weight and hasattr(model, "reconstruct"):
         for digit, of_one in zip(digits, labels, strict=True):
             drawn = model.reconstruct(outputs, of_one)
-            loss += reconstruction_weight * reconstruction_loss(drawn, digit)
+            loss += weight * reconstruction_loss(drawn, digit)
     return loss
 
 
@@ -177,14 +177,7 @@ def make_step(
             model, outputs, model_state = call_in_training(
                 structure, params, state.model_state, overlay(digits), dropout
             )
-            loss = loss_of_pairs(
-                model,
-                outputs,
-                digits,
-                labels_of_pairs,
-                config["criterion_id"],
-                config["reconstruction_weight"],
-            )
+            loss = loss_of_pairs(model, outputs, digits, labels_of_pairs, config)
             return loss.mean(), model_state
 
         (loss, model_state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

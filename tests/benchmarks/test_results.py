@@ -126,7 +126,6 @@ def test_several_seeds_of_one_run_become_a_row_each(tmp_path):
         {
             "seed": seed,
             "seconds": 100.0,
-            "seeds_side_by_side": 2,
             "selected": {"test": {"num_correct": selected, "num_examples": 10_000}},
             "last": {"test": {"num_correct": last, "num_examples": 10_000}},
         }
@@ -148,7 +147,7 @@ def test_several_seeds_of_one_run_become_a_row_each(tmp_path):
     assert [row["seed"] for row in rows] == [0, 1]
     assert results.mean_error(rows) == "0.45 ± 0.07"
     assert results.mean_error(rows, "num_correct_last_epoch") == "0.45 ± 0.21"
-    assert rows[0]["seconds_per_epoch"] == 10.0  # 100 s, 5 epochs, 2 seeds at once
+    assert rows[0]["seconds_per_epoch"] == 20.0  # 100 s, 5 epochs
     assert rows[0]["machine"] == "1 x NVIDIA H200"
 
 

@@ -93,7 +93,7 @@ def test_in_the_json_files_only_times_and_places_may_differ(whole, copy):
     verdict["metrics"]["loss"] += 1e-9
     write_json(path, verdict)
     assert differing(whole, copy) == ["logs/release.json"]
-    path.write_bytes(path.read_bytes().replace(b"mnist_cnn_v1", b"mnist_cnn_v2", 1))
+    path.write_bytes(path.read_bytes().replace(b"released", b"releasee", 1))
     with pytest.raises(
         UserError, match=r"release\.json is not valid JSON, or not what was written"
     ):

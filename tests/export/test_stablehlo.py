@@ -6,6 +6,7 @@ import pytest
 
 import mnist_jax
 from mnist_jax.export import stablehlo
+from mnist_jax.models.network import scores
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +17,8 @@ def data(cnn):
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_the_program_computes_what_the_network_does(cnn, data, batch_size):
     images = jax.random.uniform(jax.random.key(0), (batch_size, 28, 28, 1))
-    scores = stablehlo.from_bytes(data)(images.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(scores, scores(cnn, images), rtol=0, atol=1e-6)
+    of_file = stablehlo.from_bytes(data)(images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(of_file, scores(cnn, images), rtol=0, atol=1e-6)
 
 
 def test_it_declares_the_interface_of_the_onnx_file(data):

@@ -33,7 +33,9 @@ def answer(server, files, name):
 
 
 def test_every_example_is_run():
-    assert {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"} == {*CLIENTS, "images.py"}
+    # tests/release/test_prove.py runs the last one.
+    run = {*CLIENTS, "images.py", "prove_own_training.py"}
+    assert {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"} == run
 
 
 @pytest.mark.parametrize("name", [name for name in CLIENTS if name != "client.sh"])

@@ -29,6 +29,10 @@ def test_a_partner_is_of_another_class(labels, seed):
     assert (labels[np.asarray(drawn)] != labels).all()
 
 
+def settings(criterion_id, weight=0.0):
+    return {"criterion_id": criterion_id, "reconstruction_weight": weight}
+
+
 def test_every_example_of_another_class_is_as_likely():
     labels = np.array([0, 1, 1, 0, 2, 1, 0], np.uint8)
     partners = multi_mnist.sort_by_class(labels, 3)
@@ -80,7 +84,7 @@ def test_the_margin_loss_of_a_pair_wants_both_capsules_long():
     lengths[0, [3, 7]] = 0.95, 0.4
     capsules = jnp.asarray(lengths[..., None] * np.eye(1, 16), jnp.float32)
     labels = jnp.array([[3], [7]], jnp.uint8)
-    loss = multi_mnist.loss_of_pairs(None, capsules, NO_DIGITS, labels, "capsule_loss_v1", 0.0)
+    loss = multi_mnist.loss_of_pairs(None, capsules, NO_DIGITS, labels, settings("capsule_loss_v1"))
     np.testing.assert_allclose(loss, (0.9 - 0.4) ** 2, rtol=1e-5)
     single = capsule_loss_v1(capsules, labels[0])
     np.testing.assert_allclose(single, 0.5 * (0.4 - 0.1) ** 2, rtol=1e-5)
@@ -95,7 +99,7 @@ def test_the_loss_of_a_pair_counts_the_drawing_of_each_digit_from_its_own_capsul
     labels = jnp.array([[3], [7]], jnp.uint8)
     capsules = jnp.zeros((1, 10, 16))
     with_drawing, without = (
-        multi_mnist.loss_of_pairs(Draws(), capsules, digits, labels, "capsule_loss_v1", weight)
+        multi_mnist.loss_of_pairs(Draws(), capsules, digits, labels, settings("capsule_loss_v1", weight))
         for weight in (0.01, 0.0)
     )
     # The digit of class 3 is drawn without error; that of class 7 is 0.1 off everywhere.
@@ -104,7 +108,7 @@ def test_the_loss_of_a_pair_counts_the_drawing_of_each_digit_from_its_own_capsul
 
 def test_other_networks_get_the_mean_of_both_losses():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 10)), jnp.float32)
-    loss = multi_mnist.loss_of_pairs(None, logits, NO_DIGITS, LABELS_3_AND_7, "nll", 0.0)
+    loss = multi_mnist.loss_of_pairs(None, logits, NO_DIGITS, LABELS_3_AND_7, settings("nll"))
     expected = -jax.nn.log_softmax(logits)[0, jnp.array([3, 7])].mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
