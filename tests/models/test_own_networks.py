@@ -1,6 +1,7 @@
 """Networks of the user's own, in a file elsewhere, go the whole way by one command."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,8 +53,14 @@ class Net(nnx.Module):
 """
 
 
+EXAMPLE = (Path(__file__).parents[2] / "examples" / "own_network.py").read_text()
+EXAMPLE = EXAMPLE.replace("class Network(", "class Net(")
+
+
 @pytest.mark.parametrize(
-    "text", [TUTORIAL, NORMALISED, LEARNED], ids=["tutorial", "normalised", "learned"]
+    "text",
+    [TUTORIAL, NORMALISED, LEARNED, EXAMPLE],
+    ids=["tutorial", "normalised", "learned", "example"],
 )
 def test_it_is_trained_exported_verified_and_released(tmp_path, text):
     path = tmp_path / "own.py"
@@ -61,6 +68,8 @@ def test_it_is_trained_exported_verified_and_released(tmp_path, text):
     flags = [f"--model-id={path}:Net", "--dataset-id=digits_v1", "--epochs=2", "--batch-size=32"]
     flags += ["--min-test-accuracy=0.5", "--min-per-class-accuracy=0", "--skip-visualizations"]
     places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}"]
+    if "def focal(" in text:
+        flags.append(f"--criterion-id={path}:focal")
     assert train.main(["-q", *flags, *places, "--max-inference-time-ms=1000"]) == 0
     release = json.loads((tmp_path / "run" / "logs" / "release.json").read_text())
     assert release["verdict"] == "released"

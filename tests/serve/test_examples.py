@@ -33,8 +33,8 @@ def answer(server, files, name):
 
 
 def test_every_example_is_run():
-    # tests/release/test_prove.py runs the last one.
-    run = {*CLIENTS, "images.py", "prove_own_training.py"}
+    # tests/models/test_own_networks.py and tests/release/test_prove.py run the last two.
+    run = {*CLIENTS, "images.py", "own_network.py", "prove_own_training.py"}
     assert {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"} == run
 
 

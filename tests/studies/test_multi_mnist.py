@@ -99,7 +99,9 @@ def test_the_loss_of_a_pair_counts_the_drawing_of_each_digit_from_its_own_capsul
     labels = jnp.array([[3], [7]], jnp.uint8)
     capsules = jnp.zeros((1, 10, 16))
     with_drawing, without = (
-        multi_mnist.loss_of_pairs(Draws(), capsules, digits, labels, settings("capsule_loss_v1", weight))
+        multi_mnist.loss_of_pairs(
+            Draws(), capsules, digits, labels, settings("capsule_loss_v1", weight)
+        )
         for weight in (0.01, 0.0)
     )
     # The digit of class 3 is drawn without error; that of class 7 is 0.1 off everywhere.
