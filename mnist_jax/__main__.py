@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mnist_jax import command
 from mnist_jax.errors import UserError
@@ -34,5 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     return module.main(arguments[1:])
 
 
-if __name__ == "__main__":
+def program() -> NoReturn:
+    """Is the command `mnist-jax`, which an installed package has."""
     command.run_as_program(main)
+
+
+if __name__ == "__main__":
+    program()
