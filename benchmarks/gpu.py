@@ -90,7 +90,7 @@ def sabour(is_quick: bool) -> Part:
 def time_to_accuracy(is_quick: bool, manual_dir: Path, data_dir: Path) -> dict[str, Any]:
     """Trains `mnist_cnn_fast_v1` with many seeds; what is compiled before the clock starts."""
     dataset = data.prepare("mnist_v1", data_dir, manual_dir)
-    train, test = (data.read(dataset, split, 28) for split in ("train", "test"))
+    train, test = (data.read(dataset, split) for split in ("train", "test"))
     changes = {}
     if is_quick:
         train, test = (data.Split(*(array[:512] for array in split)) for split in (train, test))

@@ -32,6 +32,7 @@ DATASET = Dataset(
     num_test=0,
     image_mean=MEAN,
     image_std=STD,
+    image_side=28,
 )
 
 

@@ -14,10 +14,9 @@ from mnist_jax import data, models
 from mnist_jax.card import document
 from mnist_jax.config import config_hash, formats_to_export
 from mnist_jax.data import Dataset, Split
-from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
 from mnist_jax.models.predict import Trained
-from mnist_jax.release import criteria, seeds, verify
+from mnist_jax.release import inputs, seeds, shown, verify
 from mnist_jax.release import prove as proof
 from mnist_jax.release.records import Criteria, Release, Run, read_history
 from mnist_jax.run import compilation_cache, environment, log, own_code, paths
@@ -25,7 +24,6 @@ from mnist_jax.run import folder as run_folder
 from mnist_jax.run.paths import EXPORTED
 from mnist_jax.run.stopwatch import TRAINING, Phases
 from mnist_jax.training import evaluate, losses, processes
-from mnist_jax.training.devices import make_mesh
 from mnist_jax.training.fit import Fitted
 from mnist_jax.training.stage import Splits, build_model, load_trained, train_and_save
 
@@ -64,11 +62,14 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         compilation_cache.use(os.environ)
         phases.end("imports")
         # ---- Data
-        dataset, train, validation = read_data(config)
+        dataset, report, train, validation = inputs.read_data(config, console)
+        if report is not None:
+            write_json(run_dir / paths.DATA_REPORT, report)
+            LOGGER.info("%s: %s", dataset.title, dataset.source)
         phases.end("data")
         # ---- Model
         model = build_model(config, dataset)
-        image_shape = (config["image_side"], config["image_side"], 1)
+        image_shape = (dataset.image_side, dataset.image_side, dataset.num_channels)
         models.check(
             model,
             config["model_id"],
@@ -90,7 +91,7 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         try:
             # ---- Evaluation: the only use of the test split, after the epoch was chosen
             trained = load_trained(config, dataset, run_dir, predictor)
-            test = data.read(dataset, "test", config["image_side"])
+            test = data.read(dataset, "test")
             subject = measure_test(config, dataset, trained, test, run_dir)
             if config["num_seeds"] > 1:
                 measure_seeds(config, dataset, fitted, trained, test, run_dir)
@@ -109,45 +110,11 @@ def help_along(config: Mapping[str, Any], console: Console, phases: Phases) -> i
     """Trains with the first process, which writes, and waits for its verdict."""
     console.quiet = True  # the first process says it all; errors go another way
     compilation_cache.use(os.environ)
-    dataset, train, validation = read_data(config)
+    dataset, _, train, validation = inputs.read_data(config, console)
     model = build_model(config, dataset)
     nowhere = Path(config["output_dir"])  # nothing is written there
     train_and_save(config, dataset, model, Splits(train, validation), nowhere, console, phases)
     return processes.share(None)
-
-
-def read_data(config: Mapping[str, Any]) -> tuple[Dataset, Split, Split]:
-    """Returns the data set with its train and validation splits, prepared if need be.
-
-    Raises:
-        UserError: the data is at fault, or a batch does not suit it or the devices.
-    """
-    make_mesh(config["mesh"], config["batch_size"])
-    dataset = prepare_data(config)
-    train, validation = (
-        data.read(dataset, split, config["image_side"]) for split in ("train", "validation")
-    )
-    check_batch_size(config["batch_size"], len(train.labels))
-    return dataset, train, validation
-
-
-def prepare_data(config: Mapping[str, Any]) -> Dataset:
-    """Makes sure that the configured data set lies prepared on disk."""
-    manual_dir = Path(config["manual_dir"]) if config["manual_dir"] else None
-    return data.prepare(config["dataset_id"], Path(config["data_dir"]), manual_dir)
-
-
-def check_batch_size(batch_size: int, num_train: int) -> None:
-    """Refuses a batch that an epoch cannot fill.
-
-    Raises:
-        UserError: `batch_size` is above `num_train`.
-    """
-    if batch_size > num_train:
-        raise UserError(
-            f"batch_size is {batch_size}, but the train split has {num_train} images; give a "
-            "--batch-size of at most that"
-        )
 
 
 def describe_run(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -249,7 +216,7 @@ def deliver(
         seeds=read_json(run_dir / paths.SEEDS) if config["num_seeds"] > 1 else None,
         has_pictures=not config["skip_visualizations"],
     )
-    console.print(criteria.table(release))
+    console.print(shown.table(release))
     LOGGER.info("%s: %s", release["verdict"], run_dir)
     return release["verdict"] == "released"
 

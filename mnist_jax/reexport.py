@@ -53,7 +53,7 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
         compilation_cache.use(os.environ)
         dataset = inputs.prepare_data(run, options)
         trained = pipeline.load_trained(config, dataset, options.run_dir)
-        test = data.read(dataset, "test", config["image_side"])
+        test = data.read(dataset, "test")
         subject = pipeline.measure_test(config, dataset, trained, test, options.run_dir)
         is_released = pipeline.deliver(config, subject, options.run_dir, console, phases)
     return 0 if is_released else 1

@@ -28,6 +28,7 @@ from mnist_jax.data.idx import read_idx
 from mnist_jax.errors import UserError, printable
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.release import criteria as release
+from mnist_jax.release import shown
 from mnist_jax.release.latency import open_session
 from mnist_jax.release.records import Criteria
 from mnist_jax.run import folder as run_folder
@@ -280,7 +281,7 @@ def test_the_criteria_release_nothing_absurd_and_never_raise(metrics, verificati
     )
     assert verdict["verdict"] == "refused"
     assert verdict["reasons"]
-    Console(quiet=True).print(release.table(verdict))
+    Console(quiet=True).print(shown.table(verdict))
 
 
 # ---- Names
@@ -323,7 +324,7 @@ def test_a_refusal_quotes_nothing_raw(capfd):
     row = {"name": "verified", "measured": False, "threshold": True, "unit": "", "rule": "=="}
     row |= {"passed": False, "n": None, "interval_95": None, "detail": ""}
     verdict = {"criteria": [row], "reasons": [f"verified: {NASTY} [bold]x[/bold]"]}
-    Console(width=200).print(release.table(verdict))
+    Console(width=200).print(shown.table(verdict))
     out = capfd.readouterr().out
     assert r"a\nb\x1b[31m\x07c\u202e\udcff [bold]x[/bold]" in out
     assert "\x1b[31m" not in out

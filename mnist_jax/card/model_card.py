@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mnist_jax.card import sections
-from mnist_jax.config import Changes, default, keys_that_change
+from mnist_jax.config import Changes, keys_that_change
 from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.files import write_text
 from mnist_jax.models.network import SCORES
@@ -136,9 +136,8 @@ def _loading(release: Release) -> str:
     onnx_file, metrics = _onnx_file(release), release["metrics"]
     if onnx_file is None:
         return "This run has no ONNX file."
-    config = {**default(), **(release["run"]["config"] or {})}
     # What runs of earlier versions do not say: they had grey images, and most had logits.
-    _, side, num_channels = metrics.get("image_shape", [0, config["image_side"], 1])
+    _, side, num_channels = metrics.get("image_shape", [28, 28, 1])
     is_grey = num_channels == 1
     return Template(_template("loading").rstrip("\n")).substitute(
         num_classes=len(metrics["class_names"]),

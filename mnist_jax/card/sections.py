@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mnist_jax.release.criteria import show_measured, show_rule
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import (
     Criterion,
@@ -13,6 +12,7 @@ from mnist_jax.release.records import (
     Release,
     Verification,
 )
+from mnist_jax.release.shown import show_measured, show_rule
 
 UNKNOWN = "not known"
 LATENCY = """\

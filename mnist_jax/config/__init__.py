@@ -37,6 +37,7 @@ CRITERION_IDS = tuple(sorted(path.stem for path in _LOSSES.glob("[!_]*.py")))
 OPTIMIZER_IDS = ("adam", "adamw", "sgd")
 SCHEDULE_IDS = ("constant", "cosine", "one_cycle", "exponential")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+FITS = ("pad", "crop", "stretch")
 AUGMENT_IDS = ("shift_and_rotate", "byerly")
 EXPORT_FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 
@@ -117,6 +118,7 @@ _BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 _FOLDER = Rule("the path of a folder", lambda value: bool(value) and "\0" not in value, True)
 _FOLDER_OR_NONE = Rule("the path of a folder, or empty", lambda value: "\0" not in value, True)
 _ADDRESS = re.compile(r"\S+:\d{1,5}")
+_IMAGE_SIDE = Rule("from 16 to 128, or 0", lambda value: value == 0 or 16 <= value <= 128)
 _COORDINATOR = Rule(
     "HOST:PORT or auto",
     lambda value: value in ("", "auto") or _ADDRESS.fullmatch(value) is not None,
@@ -135,6 +137,15 @@ KEYS = (
     Key("network", {}, _SETTINGS,
         "settings of this network: --config.network.NAME=VALUE, or a dict in a recipe"),
     Key("dataset_id", "mnist_v1", _one_of(*DATASET_IDS), "the data", has_flag=True),
+    Key("data", "", _FOLDER_OR_NONE, "your own pictures in place of it: a folder of classes or "
+        "with a table, .npz, IDX, Parquet, CSV", has_flag=True),
+    Key("fit", "pad", _one_of(*FITS), "how such pictures become squares"),
+    Key("validation_share", 0.1, _BELOW_ONE, "of such pictures, where no split is given"),
+    Key("test_share", 0.1, _BELOW_ONE, "of such pictures, where no split is given"),
+    Key("transposed", False, _SWITCH,
+        "such pictures have rows for columns, as EMNIST's IDX files do"),
+    Key("drop_duplicates", False, _SWITCH,
+        "leaves pictures out of train and validation that a later split has"),
     Key("data_dir", "./data", _FOLDER, "where prepared data is kept; DATA_DIR",
         _PLACE, has_flag=True),
     Key("manual_dir", "", _FOLDER_OR_NONE, "folder with the raw published files: no download",
@@ -164,8 +175,9 @@ KEYS = (
     Key("process_id", 0, _from_to(0, 99_999), "which of them this one is", _PLACE),
     Key("num_seeds", 1, _from_to(1, 2**32 - 1),
         "trains with seed, seed + 1, ...; the best on validation is released"),
-    Key("image_side", 28, _from_to(28, 64),
-        "pixels; images larger than the published 28 have a black border"),
+    Key("image_side", 0, _IMAGE_SIDE,
+        "pixels of the square images that the network gets; 0: as the data is; published images "
+        "get a black border", has_flag=True),
     Key("learning_rate_decay", 0.97, _above_zero(1.0), "over an epoch; exponential schedule only"),
     Key("learning_rate_floor", 1e-6, _from_to(0.0, 100.0), "exponential schedule only"),
     Key("ema_decay", 0.0, _BELOW_ONE,
@@ -261,9 +273,12 @@ def _between_keys(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         yield holds, name, f"0 with {optimizer_id}: only {taker} takes it"
     most = 2**32 - config["seed"]
     yield config["num_seeds"] <= most, "num_seeds", f"from 1 to {most}"
-    yield side % 2 == 0, "image_side", "even, for as much black on either side"
+    is_own = config["data"] != ""
+    is_fine = side == 0 or is_own or (28 <= side <= 64 and side % 2 == 0)
+    yield is_fine, "image_side", "even, from 28 to 64, for published images; or 0"
+    yield is_own or not config["drop_duplicates"], "drop_duplicates", "false without --data"
     rule = "28 with augment_id byerly, whose turns and squeezes are made for that size"
-    yield side == 28 or config["augment_id"] != "byerly", "image_side", rule
+    yield side in (0, 28) or config["augment_id"] != "byerly", "image_side", rule
     num_processes = config["num_processes"]
     has_address = _ADDRESS.fullmatch(config["coordinator"]) is not None
     rule = "from 2 to 100000 with coordinator=HOST:PORT, else 1"

@@ -1,15 +1,17 @@
 """Data sets by id: prepared once, kept as arrays, read in a moment."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_jax.data import arrays
+from mnist_jax.data import arrays, own, report
 from mnist_jax.data.arrays import Split
 from mnist_jax.data.published import PUBLISHED, VERSION, Published
-from mnist_jax.errors import UserError
+from mnist_jax.data.report import DataReport
+from mnist_jax.errors import UserError, printable
 
-__all__ = ["DATASET_IDS", "Dataset", "Split", "prepare", "read"]
+__all__ = ["DATASET_IDS", "Dataset", "Split", "prepare", "prepare_own", "read"]
 
 DATASET_IDS = tuple(PUBLISHED)
 
@@ -30,11 +32,17 @@ class Dataset(NamedTuple):
     num_test: int
     image_mean: float  # of the train split's pixels, 0 to 1
     image_std: float
+    image_side: int  # pixels, of what `read` gives
+    num_channels: int = 1  # 3: red, green, blue
+    # Pictures of the test split that train or validation has too; None: not looked for.
+    num_leaks: int | None = None
     hub_id: str | None = None  # on the Hugging Face Hub
     limitations: str = ""  # of a model that knows only this data set
 
 
-def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset:
+def prepare(
+    dataset_id: str, data_dir: Path, manual_dir: Path | None, image_side: int = 0
+) -> Dataset:
     """Makes sure that a data set lies whole on disk, and says what it is.
 
     Args:
@@ -42,6 +50,8 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         data_dir: where prepared data is kept; nothing is written if it is there already.
         manual_dir: a folder with the raw published files, `mnist/*.gz` and so on, to prepare the
             data from; None: download them. Not needed for `digits_v1`.
+        image_side: pixels; more than the published 28 puts each image into the middle of black. 0:
+            as published.
 
     Raises:
         UserError: an unknown id, a file that is missing or wrong, a folder that cannot be written,
@@ -75,6 +85,7 @@ def prepare(dataset_id: str, data_dir: Path, manual_dir: Path | None) -> Dataset
         num_test=published.num_test,
         image_mean=image_mean,
         image_std=image_std,
+        image_side=image_side or train.images.shape[1],
         hub_id=published.hub_id,
         limitations=published.limitations,
     )
@@ -99,18 +110,50 @@ def _make(
         arrays.write(staging / folder, made)
 
 
-def read(dataset: Dataset, split: str, image_side: int = 28) -> Split:
-    """Reads `train`, `validation` or `test`, each a pair of files of its own.
+def prepare_own(
+    path: Path, data_dir: Path, settings: own.Settings, progress: own.Progress | None = None
+) -> tuple[Dataset, DataReport]:
+    """Makes sure that the user's own pictures lie decoded on disk, and says what they are.
 
     Args:
-        dataset: prepared.
-        split: which.
-        image_side: pixels; more than the published 28 puts each image into the middle of black.
+        path: see `readers.FORMATS`.
+        data_dir: where prepared data is kept.
+        settings: how pictures become arrays.
+        progress: called with the pictures done and those in all.
+
+    Raises:
+        UserError: a wrong setting or source, or a folder that cannot be written.
+    """
+    made, found = own.prepare(path, data_dir, settings, progress)
+    name = re.sub(r"[^A-Za-z0-9]+", "_", path.resolve().stem).strip("_").lower() or "pictures"
+    dataset = Dataset(
+        dataset_id=f"own_{name}",
+        title=f"The user's own pictures: {printable(path.name)}",
+        source=made.source,
+        license="not known",
+        citation="none",
+        class_names=made.class_names,
+        folder=made.folder,
+        data_hash=made.data_hash,
+        num_train=made.num_train,
+        num_validation=made.num_validation,
+        num_test=made.num_test,
+        image_mean=made.image_mean,
+        image_std=made.image_std,
+        image_side=made.image_side,
+        num_channels=made.channels,
+        num_leaks=report.leaks(found),
+    )
+    return dataset, found
+
+
+def read(dataset: Dataset, split: str) -> Split:
+    """Reads `train`, `validation` or `test`, each a pair of files of its own.
 
     Returns:
-        Images, uint8 `[n, side, side]`, 0 to 255, white on black, and labels, uint8 `[n]`.
+        Images, uint8 `[n, side, side]`, or `[n, side, side, 3]` in colour, 0 to 255; and labels.
 
     Raises:
         UserError: a file is missing, truncated or changed since it was prepared.
     """
-    return arrays.in_the_middle(arrays.read(dataset.folder, split), image_side)
+    return arrays.in_the_middle(arrays.read(dataset.folder, split), dataset.image_side)

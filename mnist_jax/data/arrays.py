@@ -64,6 +64,8 @@ def with_channels(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n side
 def in_the_middle(split: Split, image_side: int) -> Split:
     """Puts each image into the middle of a black square; nothing to do where it is as large."""
     margin = (image_side - split.images.shape[1]) // 2
+    if margin == 0:
+        return split
     return Split(np.pad(split.images, [(0, 0), (margin, margin), (margin, margin)]), split.labels)
 
 

@@ -90,7 +90,8 @@ class _Worker:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", __name__, str(self.side), self.fit]
+        code = f"from {__name__} import serve; serve({self.side}, {self.fit!r})"
+        command = [sys.executable, "-P", "-c", code]
         package = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": paths}
@@ -183,7 +184,7 @@ def _exactly(pipe: IO[bytes], length: int) -> bytes:
     return contents
 
 
-def _serve(side: int, fit: str) -> None:
+def serve(side: int, fit: str) -> None:
     """Answers jobs from standard input until it ends."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while True:
@@ -198,7 +199,3 @@ def _serve(side: int, fit: str) -> None:
         _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
         _send(stdout, b"".join(image.tobytes() for _, image in answers if image is not None))
         stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), sys.argv[2])

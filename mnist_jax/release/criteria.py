@@ -7,11 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
-from mnist_jax.errors import printable
 from mnist_jax.release.intervals import of_one_among, wilson
 from mnist_jax.release.records import (
     Criteria,
@@ -22,6 +17,7 @@ from mnist_jax.release.records import (
     Training,
     Verification,
 )
+from mnist_jax.release.shown import show_measured, show_threshold
 
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operator.eq}
 BYTES_PER_MB = 1_000_000
@@ -57,6 +53,7 @@ def judge(
     failures = _verification_failures(metrics, verification)
     rows = [
         *_accuracy_rows(criteria, metrics),
+        *_leakage_rows(run),
         _row("metrics_consistent", not problems, "==", True, detail="\n".join(problems)),
         _row("verified", not failures, "==", True, detail="\n".join(failures)),
         _size_row(criteria, verification),
@@ -71,65 +68,6 @@ def judge(
         "training": training,
         "verification": verification,
     }
-
-
-def show_measured(row: Criterion) -> str:
-    """A measurement for people: four decimals, three with a unit, six where these would mislead.
-
-    So 0.969983 against a threshold of 0.97 is not shown as 0.9700.
-    """
-    measured, threshold, unit = row["measured"], row["threshold"], row["unit"]
-    if measured is None:
-        return "not measured"
-    if isinstance(measured, bool):
-        return "yes" if measured else "no"
-    shown = f"{measured:.3f}" if unit else f"{measured:.4f}"
-    if _side(float(shown), threshold) != _side(measured, threshold):
-        shown = f"{measured:.6f}"
-    return f"{shown} {unit}".rstrip()
-
-
-def show_rule(row: Criterion) -> str:
-    """What a criterion asks for, for people: ">= 0.97", or "must hold"."""
-    return "must hold" if row["threshold"] is True else f"{row['rule']} {_show_threshold(row)}"
-
-
-def table(release: Release) -> Group:
-    """The criteria for a terminal of 80 columns: failures first, then remarks, the verdict last."""
-    criteria = sorted(release["criteria"], key=lambda row: row["passed"])
-    grid = Table(box=None, padding=(0, 1, 0, 0))
-    for heading in ("", "criterion", "measured", "rule", "n", "95 % interval"):
-        grid.add_column(heading)
-    for row in criteria:
-        interval = row["interval_95"]
-        cells = (
-            "pass" if row["passed"] else "FAIL",
-            row["name"],
-            show_measured(row),
-            show_rule(row),
-            "" if row["n"] is None else str(row["n"]),
-            "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
-        )
-        grid.add_row(*cells, style="" if row["passed"] else "red")
-    # Text, not str: a class name in brackets must not be read as rich's markup.
-    remarks = [row for row in criteria if row["passed"] and row["detail"]]
-    lines = [Text(printable(f"- {reason}"), style="red") for reason in release["reasons"]]
-    lines += [Text(printable(f"- {row['name']}: {row['detail']}"), style="dim") for row in remarks]
-    if num_failed := sum(not row["passed"] for row in criteria):
-        verdict = f"REFUSED: {num_failed} of {len(criteria)} criteria failed"
-    else:
-        verdict = f"RELEASED: all {len(criteria)} criteria passed"
-    return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
-
-
-def _show_threshold(row: Criterion) -> str:
-    """The threshold as it was given: 0.97, 50 ms."""
-    return f"{row['threshold']:.15g} {row['unit']}".rstrip()
-
-
-def _side(value: float | int, threshold: float | int) -> int:
-    """1 above the threshold, -1 below, 0 on it."""
-    return (value > threshold) - (value < threshold)
 
 
 def _row(
@@ -167,8 +105,8 @@ def _reasons(row: Criterion) -> list[str]:
         return [f"{name}: {line}" for line in detail.split("\n")]
     if measured is None:
         return [f"{name} was not measured: {detail}"]
-    side = {">=": "below", "<=": "above", "<": "not below"}[row["rule"]]
-    line = f"{name} {show_measured(row)} is {side} {_show_threshold(row)}"
+    side = {">=": "below", "<=": "above", "<": "not below", "==": "not"}[row["rule"]]
+    line = f"{name} {show_measured(row)} is {side} {show_threshold(row)}"
     if measured != row["threshold"]:
         line += f" by {abs(measured - row['threshold']):.3g} {row['unit']}".rstrip()
     return [f"{line}; {detail}" if detail else line]
@@ -189,6 +127,17 @@ def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     worst = _worst_class(classes)
     threshold = criteria.min_per_class_accuracy
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
+
+
+def _leakage_rows(run: Run) -> list[Criterion]:
+    """The criterion on the user's own pictures: no test picture is in train or validation."""
+    num_leaks = None
+    with suppress(KeyError, TypeError):
+        num_leaks = run["dataset"]["num_leaks"]
+    if num_leaks is None:
+        return []
+    detail = "exact copies, after decoding; --config.drop_duplicates=true leaves them out"
+    return [_row("no_leakage", num_leaks, "==", 0, detail=detail if num_leaks else "")]
 
 
 def _worst_class(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+
 from mnist_jax import data
-from mnist_jax.data import Dataset
+from mnist_jax.data import Dataset, Split
+from mnist_jax.data.own import Progress, Settings
+from mnist_jax.data.report import DataReport
 from mnist_jax.errors import UserError
 from mnist_jax.files import sha256
 from mnist_jax.release.records import FileFacts, read_files
 from mnist_jax.run.paths import EXPORTED
+from mnist_jax.training.devices import make_mesh
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +44,73 @@ def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset
     is_prepared = (data_dir / config["dataset_id"]).is_dir()
     if is_prepared and options.manual_dir is None:
         manual_dir = ""  # what it was prepared from may be gone, and is not needed
-    dataset = data.prepare(config["dataset_id"], data_dir, Path(manual_dir) if manual_dir else None)
+    places = {"data_dir": str(data_dir), "manual_dir": str(manual_dir)}
+    dataset, _ = of_config({**config, **places})
     if dataset.data_hash != run["dataset"]["data_hash"]:
         raise UserError(
             f"the data in {data_dir} is not what the run was trained on; "
             "give the --data-dir of then"
         )
     return dataset
+
+
+def of_config(
+    config: Mapping[str, Any], progress: Progress | None = None
+) -> tuple[Dataset, DataReport | None]:
+    """Makes sure that the configured data lies prepared on disk; of own pictures, with the report.
+
+    Raises:
+        UserError: the data cannot be had.
+    """
+    data_dir = Path(config["data_dir"])
+    if not config["data"]:
+        manual_dir = Path(config["manual_dir"]) if config["manual_dir"] else None
+        side = config["image_side"]
+        return data.prepare(config["dataset_id"], data_dir, manual_dir, side), None
+    settings = Settings(
+        image_side=config["image_side"] or None,
+        fit=config["fit"],
+        validation_share=config["validation_share"],
+        test_share=config["test_share"],
+        transposed=config["transposed"],
+        drop_duplicates=config["drop_duplicates"],
+    )
+    return data.prepare_own(Path(config["data"]), data_dir, settings, progress)
+
+
+def read_data(
+    config: Mapping[str, Any], console: Console
+) -> tuple[Dataset, DataReport | None, Split, Split]:
+    """Returns the data set with its train and validation splits, prepared if need be.
+
+    Own pictures come with a report on them; while they are decoded, a bar shows how far it is.
+
+    Raises:
+        UserError: the data is at fault, or a batch does not suit it or the devices.
+    """
+    make_mesh(config["mesh"], config["batch_size"])
+    has_bar = console.is_terminal and not console.quiet
+    with ProgressBar(console=console, transient=True, disable=not has_bar) as bar:
+        task = bar.add_task("reading the pictures", total=None)
+        dataset, report = of_config(
+            config, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    train, validation = (data.read(dataset, split) for split in ("train", "validation"))
+    check_batch_size(config["batch_size"], len(train.labels))
+    return dataset, report, train, validation
+
+
+def check_batch_size(batch_size: int, num_train: int) -> None:
+    """Refuses a batch that an epoch cannot fill.
+
+    Raises:
+        UserError: `batch_size` is above `num_train`.
+    """
+    if batch_size > num_train:
+        raise UserError(
+            f"batch_size is {batch_size}, but the train split has {num_train} images; give a "
+            "--batch-size of at most that"
+        )
 
 
 def find_onnx(run_dir: Path) -> Path:

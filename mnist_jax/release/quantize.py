@@ -45,12 +45,12 @@ def _act(options: argparse.Namespace) -> int:
     run_dir = options.run_dir
     run = run_folder.read_run(run_dir)
     source = inputs.find_onnx(run_dir)
-    dataset, side = inputs.prepare_data(run, options), run["config"]["image_side"]
+    dataset = inputs.prepare_data(run, options)
     with run_folder.lock(run_dir):
-        train = data.read(dataset, "train", side)
+        train = data.read(dataset, "train")
         _, calibration = split_off(train, min(NUM_CALIBRATION_IMAGES, len(train.labels)))
         write_bytes(run_dir / PATH, quantize(source, calibration))
-        report = judge(source, run_dir / PATH, data.read(dataset, "test", side))
+        report = judge(source, run_dir / PATH, data.read(dataset, "test"))
         write_json(run_dir / REPORT, report)
     for row in report["criteria"]:
         name, measured, threshold = row["name"], row["measured"], row["threshold"]

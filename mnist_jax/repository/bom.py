@@ -32,7 +32,8 @@ def make_bom(
     """
     run, metrics = release["run"], release["metrics"]
     dataset, versions = run["dataset"], run["environment"]["versions"]
-    side, classes = run["config"]["image_side"], len(metrics["class_names"])
+    _, side, channels = metrics.get("image_shape", [28, 28, 1])
+    classes = len(metrics["class_names"])
     component = {
         "type": "machine-learning-model",
         "bom-ref": MODEL_REF,
@@ -53,7 +54,9 @@ def make_bom(
                 "architectureFamily": "neural network",
                 "modelArchitecture": metrics["model_id"],
                 "datasets": [{"ref": DATA_REF}],
-                "inputs": [{"format": f"float32 [batch, 1, {side}, {side}], grey levels 0 to 1"}],
+                "inputs": [
+                    {"format": f"float32 [batch, {channels}, {side}, {side}], levels 0 to 1"}
+                ],
                 "outputs": [{"format": f"float32 [batch, {classes}], a score for each class"}],
             },
             "quantitativeAnalysis": {"performanceMetrics": _metrics(metrics, quantization)},

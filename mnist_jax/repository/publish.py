@@ -105,8 +105,9 @@ def publish(options: argparse.Namespace) -> None:
     if options.sign is not None and published is not None:
         sign_version(repository, name, str(published), options.sign)
         return
-    dataset, side = inputs.prepare_data(run, options), run["config"]["image_side"]
-    test = data.read(dataset, "test", side)
+    dataset = inputs.prepare_data(run, options)
+    side = dataset.image_side
+    test = data.read(dataset, "test")
     with store.lock(repository):
         champion = check_fits(repository, name, candidate, side)
         number = store.next_number(repository, name)

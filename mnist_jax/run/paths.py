@@ -7,6 +7,7 @@ HISTORY = "logs/history.json"
 SEEDS = "logs/seeds.json"  # of a run with several seeds
 VERIFICATION = "logs/verification.json"
 RELEASE = "logs/release.json"
+DATA_REPORT = "logs/data_report.json"  # of the user's own pictures
 ROBUSTNESS = "logs/robustness.json"
 CAPSULES = "logs/capsules.npz"
 TENSORBOARD = "logs/tensorboard"

@@ -40,7 +40,7 @@ from mnist_jax.models.network import (
     take_apart,
 )
 from mnist_jax.models.predict import Predictor, Trained
-from mnist_jax.release import compare
+from mnist_jax.release import compare, inputs
 from mnist_jax.release.intervals import wilson
 from mnist_jax.run import environment, paths
 from mnist_jax.run import folder as run_folder
@@ -237,11 +237,11 @@ def run(config: Mapping[str, Any], console: Console) -> int:
     run_dir = Path(config["output_dir"])
     config = {**config, "image_side": CANVAS_SIDE}
     with run_folder.claim(run_dir, config), log_module.to_file(run_dir / paths.LOG):
-        dataset = pipeline.prepare_data(config)
+        dataset, _ = inputs.of_config(config)
         num_classes = len(dataset.class_names)
         model = pipeline.build_model(config, dataset)
-        train = data.read(dataset, "train", CANVAS_SIDE)
-        pipeline.check_batch_size(config["batch_size"], len(train.labels))
+        train = data.read(dataset, "train")
+        inputs.check_batch_size(config["batch_size"], len(train.labels))
         described = pipeline.describe_run(config, dataset)
         state, rows = fit(config, model, train, num_classes)
         predictor = Predictor(take_apart(model)[0])
@@ -250,7 +250,7 @@ def run(config: Mapping[str, Any], console: Console) -> int:
         file = run_dir / EXPORTED["onnx"]
         shape = (CANVAS_SIDE, CANVAS_SIDE, 1)
         write_bytes(file, onnx.to_bytes(trained.model(), shape, metadata))
-        images, labels = fixed_pairs(data.read(dataset, "test", CANVAS_SIDE), num_classes)
+        images, labels = fixed_pairs(data.read(dataset, "test"), num_classes)
         counts = scoring.count_right(compare.score(file, images), trained.scores(images), labels)
         interval = wilson(counts["num_correct"], counts["num_examples"])
         accuracy = counts["num_correct"] / counts["num_examples"]

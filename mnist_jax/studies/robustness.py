@@ -158,12 +158,12 @@ def _act(options: argparse.Namespace) -> int:
     with run_folder.lock(run_dir):
         dataset = inputs.prepare_data(run, options)
         trained = pipeline.load_trained(config, dataset, run_dir)
-        test = data.read(dataset, "test", config["image_side"])
+        test = data.read(dataset, "test")
         images, labels = (array[: options.num_images] for array in test)
         figures = {
             "model_id": own_code.short_name(config["model_id"]),
             "dataset_id": config["dataset_id"],
-            "image_side": config["image_side"],
+            "image_side": dataset.image_side,
             "num_parameters": num_exported_parameters(trained.params),
             "epochs": config["epochs"],
             "seed": SEED,

@@ -7,18 +7,30 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from mnist_jax.errors import UserError
+
 
 def make_augment(
-    augment_id: str, *, max_shift_px: int, max_rotation_degrees: float
+    augment_id: str,
+    image_shape: tuple[int, int, int],
+    *,
+    max_shift_px: int,
+    max_rotation_degrees: float,
 ) -> Callable[[PRNGKeyArray, Array], Array] | None:
     """Returns a function of a key and a batch of images, or None where nothing is to be changed.
 
     Args:
         augment_id: `shift_and_rotate`, by the limits below; or `byerly`, which takes none.
+        image_shape: height, width and channels.
         max_shift_px: of `shift_and_rotate`.
         max_rotation_degrees: of `shift_and_rotate`.
     """
     if augment_id == "byerly":
+        if image_shape != (28, 28, 1):
+            raise UserError(
+                f"augment_id is 'byerly', but images are {image_shape}; it is made for grey images "
+                "of 28x28 pixels, use shift_and_rotate"
+            )
         return augment_as_byerly
     if max_shift_px == 0 and max_rotation_degrees == 0:
         return None
@@ -27,10 +39,10 @@ def make_augment(
 
 def shift_and_rotate(
     key: PRNGKeyArray,
-    images: Float[Array, "batch height width 1"],
+    images: Float[Array, "batch height width channels"],
     max_shift_px: int,
     max_rotation_degrees: float,
-) -> Float[Array, "batch height width 1"]:
+) -> Float[Array, "batch height width channels"]:
     """Turns each image about its centre, then moves it; bilinear, black outside.
 
     Args:
@@ -44,7 +56,8 @@ def shift_and_rotate(
     shifts = jax.random.randint(shift_key, (batch, 2), -max_shift_px, max_shift_px + 1)
     limit = jnp.deg2rad(max_rotation_degrees)
     angles = jax.random.uniform(angle_key, (batch,), minval=-limit, maxval=limit)
-    return jax.vmap(_transform)(images[..., 0], shifts, angles)[..., None]
+    each_channel = jax.vmap(_transform, in_axes=(2, None, None), out_axes=2)
+    return jax.vmap(each_channel)(images, shifts, angles)
 
 
 def _transform(

@@ -51,7 +51,8 @@ def build_model(
     return models.build(
         config["model_id"],
         num_classes=len(dataset.class_names),
-        image_side=config["image_side"],
+        image_side=dataset.image_side,
+        num_channels=dataset.num_channels,
         image_mean=dataset.image_mean,
         image_std=dataset.image_std,
         settings=config["network"],
@@ -84,6 +85,7 @@ class Stage:
             batch_size=config["batch_size"],
             augment=make_augment(
                 config["augment_id"],
+                (dataset.image_side, dataset.image_side, dataset.num_channels),
                 max_shift_px=config["augment_shift_px"],
                 max_rotation_degrees=config["augment_rotation_degrees"],
             ),

@@ -83,7 +83,7 @@ def test_a_run_made_again_takes_the_place_of_the_older_one():
     old, new = training(0, 9900), training(0, 9950)
     merged = results.merge([old, training(1)], [new])
     assert len(merged) == 2 and new in merged and old not in merged
-    newer_keys = training(0, 9960, config={"image_side": 28, "seed": 7})
+    newer_keys = training(0, 9960, config={"image_side": 0, "seed": 7})
     assert len(results.merge(merged, [newer_keys])) == 2
     assert len(results.merge(merged, [training(0, config={"image_side": 40})])) == 3
     elsewhere = training(0, 9950, machine="a GPU")

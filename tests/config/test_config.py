@@ -31,6 +31,7 @@ OTHER = {
     "augment_id": "byerly",
     "compute_dtype": "bfloat16",
     "image_side": 30,
+    "fit": "crop",
     "network": {"depth": 1},
     "export_format": ("onnx",),
     "coordinator": "auto",

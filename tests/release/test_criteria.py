@@ -11,6 +11,7 @@ from rich.console import Console
 from scipy.stats import beta
 
 from mnist_jax.release import criteria as release
+from mnist_jax.release import shown
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import Criteria
 
@@ -92,7 +93,7 @@ def row_of(verdict, name):
 def printed(verdict):
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(release.table(verdict))
+        console.print(shown.table(verdict))
     return capture.get().splitlines()
 
 
@@ -451,7 +452,7 @@ def test_wilson_is_the_published_formula(counts):
 
 
 @pytest.mark.parametrize(
-    ("measured", "rule", "threshold", "unit", "shown"),
+    ("measured", "rule", "threshold", "unit", "expected"),
     [
         (0.9925, ">=", 0.97, "", ("0.9925", ">= 0.97")),
         (1.0, ">=", 0.97, "", ("1.0000", ">= 0.97")),
@@ -468,10 +469,10 @@ def test_wilson_is_the_published_formula(counts):
     ],
 )
 def test_numbers_are_shown_alike_but_never_so_that_the_verdict_looks_wrong(
-    measured, rule, threshold, unit, shown
+    measured, rule, threshold, unit, expected
 ):
     row = {"measured": measured, "rule": rule, "threshold": threshold, "unit": unit}
-    assert (release.show_measured(row), release.show_rule(row)) == shown
+    assert (shown.show_measured(row), shown.show_rule(row)) == expected
 
 
 def test_the_table_has_failures_first_and_the_verdict_last_in_80_columns():
@@ -523,7 +524,7 @@ RED, DIM, BOLD_RED, BOLD_GREEN = "\x1b[31m", "\x1b[2m", "\x1b[1;31m", "\x1b[1;32
 def test_what_failed_is_red_and_remarks_are_dim(verdict, colours):
     console = Console(width=80, color_system="standard", force_terminal=True, no_color=False)
     with console.capture() as capture:
-        console.print(release.table(verdict))
+        console.print(shown.table(verdict))
     for start, colour in colours.items():
         assert f"{colour}{start}" in capture.get()
     assert f"{RED}pass" not in capture.get()

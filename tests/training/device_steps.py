@@ -51,7 +51,9 @@ def steps(model_id: str, num_devices: int) -> tuple[list, list, dict[str, float]
     criterion = losses.find("nll" if structure.outputs == "logits" else "capsule_loss_v1")
     settings = StepSettings(
         batch_size=BATCH_SIZE,
-        augment=make_augment("shift_and_rotate", max_shift_px=2, max_rotation_degrees=10.0),
+        augment=make_augment(
+            "shift_and_rotate", (28, 28, 1), max_shift_px=2, max_rotation_degrees=10.0
+        ),
         reconstruction_weight=0.0005,
         ema_decay=0.9,
         mesh=mesh,

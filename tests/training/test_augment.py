@@ -121,7 +121,8 @@ def test_half_of_the_images_are_not_rotated_and_angles_are_normal_within_30_degr
 @given(
     st.integers(0, 14),
     st.integers(1, 14),
-    st.floats(0, float(np.float32(0.9999)), width=32),
+    # XLA takes what is below the smallest normal number for zero.
+    st.floats(0, float(np.float32(0.9999)), width=32, allow_subnormal=False),
     st.booleans(),
 )
 def test_a_shift_is_a_part_of_the_margin(first, length, amount, is_towards_end):

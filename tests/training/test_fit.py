@@ -52,7 +52,9 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
     optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
     settings = StepSettings(
         batch_size=16,
-        augment=make_augment("shift_and_rotate", max_shift_px=1, max_rotation_degrees=3.0),
+        augment=make_augment(
+            "shift_and_rotate", (28, 28, 1), max_shift_px=1, max_rotation_degrees=3.0
+        ),
         ema_decay=ema_decay,
     )
     steps = make_train_steps(structure, optimizer, nll, settings)
