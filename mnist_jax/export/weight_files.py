@@ -100,7 +100,7 @@ def _read_keras(content: bytes) -> Weights:
 
     arrays = {}
     with h5py.File(io.BytesIO(content), "r") as file:
-        group = file.get("model_weights", file)
+        group: Any = file.get("model_weights", file)
         if "layer_names" not in group.attrs:  # Keras 3: by name alone
             group.visititems(
                 lambda name, one: arrays.update({name: one[()]} if hasattr(one, "shape") else {})

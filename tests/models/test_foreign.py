@@ -1,5 +1,6 @@
 """Weights of other people's code: their golden outputs, and what does not fit."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -24,7 +25,8 @@ def golden(real_data, name):
 
 def first_images(real_data, number):
     path = real_data / "mnist" / "t10k-images-idx3-ubyte.gz"
-    return read_idx(path, (10_000, 28, 28), 255, None)[:number].astype(np.float32)[..., None] / 255
+    images = read_idx(path, (10_000, 28, 28), 255, None)[:number]
+    return jnp.asarray(images.astype(np.float32)[..., None] / 255)
 
 
 def imported(model_id, weights, scale):
@@ -115,8 +117,8 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(change, told):
 def test_absorbing_the_scale_changes_nothing_but_the_scale():
     structure, params, model_state = network("mnist_hvc_capsule_v1")
     scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
-    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
-    before = rebuild(structure, params, model_state)(images * np.float32(0.5))
+    images = jnp.asarray(np.random.default_rng(0).random((3, 28, 28, 1), np.float32))
+    before = rebuild(structure, params, model_state)(images * 0.5)
     after = rebuild(structure, *scaled)(images)
     np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="input-divisor is 510"):
