@@ -169,25 +169,17 @@ def measure_test(
     run = run_folder.read_config(run_dir)
     # A run of an earlier version knows nothing of newer keys; they have what it did.
     run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
+    facts: dict[str, Any] = {key: config[key] for key in ("model_id", "criterion_id")}
+    facts["run"] = Run(**run)
     if "imported" in run:
-        return proof.measure(
-            trained,
-            test,
-            run=Run(**run),
-            model_id=config["model_id"],
-            criterion_id=config["criterion_id"],
-            validation=None,
-            training=None,
-        )
+        return proof.measure(trained, test, **facts, validation=None, training=None)
     history = read_history(run_dir)
     epochs = history["epochs"]
     best = epochs[history["best_epoch"] - 1]
     return proof.measure(
         trained,
         test,
-        run=Run(**run),
-        model_id=config["model_id"],
-        criterion_id=config["criterion_id"],
+        **facts,
         validation={
             "epoch": best["epoch"],
             "accuracy": best["validation_accuracy"],

@@ -1,5 +1,6 @@
 """Weights of other people's code: their golden outputs, and what does not fit."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def imported(model_id, weights, scale):
         weights, params, model_state, origin="keras", model_id=model_id, is_ordered=True
     )
     scaled = foreign.absorb_scale(model_id, placed.params, placed.model_state, scale)
-    return rebuild(structure, *scaled), placed
+    return rebuild(structure, *jax.tree.map(jnp.asarray, scaled)), placed
 
 
 def test_efficient_capsnet_is_its_authors_layer_by_layer(real_data):
@@ -55,7 +56,7 @@ def test_efficient_capsnet_is_its_authors_layer_by_layer(real_data):
 
 def test_homogeneous_capsules_are_their_authors(real_data):
     weights, told = golden(real_data, "hvc_capsule")
-    model, _ = imported("mnist_hvc_capsule_v1", weights, 1)
+    model, _ = imported("mnist_hvc_capsule_v1", weights, 1.0)
     logits = model(first_images(real_data, 200))
     np.testing.assert_allclose(logits, told["logits"], atol=1e-5, rtol=1e-5)
 
