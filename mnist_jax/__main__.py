@@ -10,6 +10,7 @@ from mnist_jax.errors import UserError
 MODULES = {
     "build_demo": "mnist_jax.serve.demo",
     "export": "mnist_jax.reexport",
+    "import": "mnist_jax.studies.import_weights",
     "multimnist": "mnist_jax.studies.multi_mnist",
     "publish": "mnist_jax.repository.publish",
     "quantize": "mnist_jax.release.quantize",

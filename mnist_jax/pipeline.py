@@ -136,15 +136,17 @@ def measure_test(
     run = run_folder.read_config(run_dir)
     # A run of an earlier version knows nothing of newer keys; they have what it did.
     run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
+    facts: dict[str, Any] = {key: config[key] for key in ("model_id", "criterion_id")}
+    facts["run"] = Run(**run)
+    if "imported" in run:
+        return proof.measure(trained, test, **facts, validation=None, training=None)
     history = read_history(run_dir)
     epochs = history["epochs"]
     best = epochs[history["best_epoch"] - 1]
     return proof.measure(
         trained,
         test,
-        run=Run(**run),
-        model_id=config["model_id"],
-        criterion_id=config["criterion_id"],
+        **facts,
         validation={
             "epoch": best["epoch"],
             "accuracy": best["validation_accuracy"],
@@ -212,7 +214,7 @@ def deliver(
         formats=formats,
         criteria=Criteria.of(config),
         phases=phases,
-        history=read_history(run_dir),
+        history=None if subject.training is None else read_history(run_dir),
         seeds=read_json(run_dir / paths.SEEDS) if config["num_seeds"] > 1 else None,
         has_pictures=not config["skip_visualizations"],
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mnist_jax import command
 from mnist_jax.config import PLACES
-from mnist_jax.errors import StoppedError, Terminated, printable
+from mnist_jax.errors import StoppedError, Terminated, UserError, printable
 from mnist_jax.files import json_sha256, read_json, sha256
 from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
@@ -47,6 +47,10 @@ def main(arguments: Sequence[str]) -> int:
 def reproduce(options: argparse.Namespace) -> int:
     """Trains, exports and judges in a temporary folder, as the run did; prints the comparison."""
     run = run_folder.read_run(options.run_dir)
+    if "imported" in run:
+        raise UserError(
+            f"{options.run_dir} was imported, not trained; scripts/import makes it again"
+        )
     console = Console()
     with command.loading():
         from mnist_jax import pipeline

@@ -24,7 +24,9 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
 
     plots.draw(release, history, run_dir / "model_card" / "plots")
     model, test = subject.trained.model(), subject.test
-    if capsule_pictures.can_draw(model, test.images):
+    imported = release["run"].get("imported")
+    has_decoder = imported is None or imported["has_decoder"]
+    if has_decoder and capsule_pictures.can_draw(model, test.images):
         capsule_pictures.record(model, test.images, test.labels, subject.scores, run_dir)
         capsule_plots.draw(run_dir, release["metrics"]["class_names"])
 

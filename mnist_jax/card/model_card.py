@@ -25,6 +25,10 @@ from mnist_jax.release.records import (
 )
 
 CARD = "model_card/mnist_model_card.md"
+UNKNOWN_TRAINING = (
+    "The weights were trained elsewhere. What they were trained on is not known, nor whether the "
+    "test split had a part in it."
+)
 LIMITATIONS = "Pictures of another kind, or prepared in another way, are another task."
 PLOTS = {
     "confusion_matrix": "Confusion matrix of the test split: true class by row, answer by column",
@@ -74,7 +78,9 @@ def _card(raw: Release, history: History | None, folder: Path) -> str:
         pictures=f"*{title}*" if title else "the test images",
         class_names=", ".join(metrics["class_names"]),
         data=sections.data(dataset),
-        how_read=""
+        how_read=UNKNOWN_TRAINING
+        if "imported" in run
+        else ""
         if metrics["validation"] is None
         else "The validation split chose the epoch; the test split was read only afterwards.",
         training=sections.training(release, history),
@@ -86,7 +92,7 @@ def _card(raw: Release, history: History | None, folder: Path) -> str:
         limitations=dataset.get("limitations") or LIMITATIONS,
         loading=_loading(raw),
         provenance=sections.provenance(release),
-        again="" if config is None else _again(config),
+        again="" if config is None or "imported" in run else _again(config),
     )
     return str(ModelCard(text))
 
@@ -112,9 +118,10 @@ def _metadata(release: Release) -> ModelCardData:
         metric_name=f"test accuracy, n = {metrics['num_examples']}",
         metric_value=metrics["accuracy"],
     )
+    imported = release["run"].get("imported")
     is_ours = release["run"]["config"] is not None and "own_code" not in release["run"]
     return ModelCardData(
-        license="apache-2.0" if is_ours else None,
+        license=imported["licence"].lower() if imported else "apache-2.0" if is_ours else None,
         library_name="onnx" if _onnx_file(release) else "flax",
         pipeline_tag="image-classification",
         tags=["image-classification", "jax", "flax", metrics["model_id"], release["verdict"]],

@@ -100,6 +100,12 @@ def provenance(release: Release) -> str:
     if environment["git_clean"] is False:
         commit += ", with changes that were not committed"
     facts = {"git commit": commit, "SHA-256 of the configuration": run["config_hash"]}
+    if imported := run.get("imported"):
+        facts |= {
+            "weights imported from": f"{imported['file']}, SHA-256 {imported['sha256']}",
+            "source of the weights": imported["source"],
+            "licence of the weights": imported["licence"],
+        }
     for key, code in run.get("own_code", {}).items():
         facts[f"{key}: {code['reference']}"] = f"SHA-256 {code['sha256']}"
     return _facts(

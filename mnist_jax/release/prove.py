@@ -240,6 +240,8 @@ def export_metadata(subject: Subject) -> dict[str, str]:
     }
     if run["config_hash"] is not None:
         metadata["config_hash"] = run["config_hash"]
+    if "imported" in run:
+        metadata["imported_sha256"] = run["imported"]["sha256"]
     if own := run.get("own_code"):
         hashes = {key: code["sha256"] for key, code in own.items()}
         metadata["own_code"] = json.dumps(hashes, sort_keys=True)

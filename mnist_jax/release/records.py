@@ -185,6 +185,18 @@ class OwnCode(TypedDict):
     sha256: str
 
 
+class Imported(TypedDict):
+    """Weights that were trained elsewhere, in the file that they came in."""
+
+    file: str  # its name
+    sha256: str
+    source: str
+    licence: str
+    input: dict[str, float | None]  # divisor of pixels 0 to 255, mean, std; None: not given
+    tensors: dict[str, str]  # by our name, the file's
+    has_decoder: bool
+
+
 class Run(TypedDict):
     """`config.json`: what the run stands on."""
 
@@ -193,6 +205,7 @@ class Run(TypedDict):
     dataset: dict[str, Any]  # the fields of `data.Dataset` but its folder, as far as known
     environment: dict[str, Any]
     own_code: NotRequired[dict[str, OwnCode]]  # by key of the configuration
+    imported: NotRequired[Imported]  # where the weights were trained elsewhere
 
 
 class Release(TypedDict):

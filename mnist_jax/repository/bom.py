@@ -34,6 +34,8 @@ def make_bom(
     dataset, versions = run["dataset"], run["environment"]["versions"]
     _, side, channels = metrics.get("image_shape", [28, 28, 1])
     classes = len(metrics["class_names"])
+    imported = run.get("imported")
+    licence = {"name": imported["licence"]} if imported else {"id": "Apache-2.0"}
     component = {
         "type": "machine-learning-model",
         "bom-ref": MODEL_REF,
@@ -41,7 +43,7 @@ def make_bom(
         "version": str(number),
         "description": f"{metrics['model_id']} on {dataset['title']}; {release['verdict']}",
         "hashes": [{"alg": "SHA-256", "content": sha256(model)}],
-        "licenses": [{"license": {"id": "Apache-2.0"}}],
+        "licenses": [{"license": licence}],
         "externalReferences": [{"type": "model-card", "url": "card/mnist_model_card.md"}],
         "properties": [
             {"name": f"{PUBLISHER}:config_hash", "value": run["config_hash"]},

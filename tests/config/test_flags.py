@@ -46,6 +46,7 @@ def test_each_flag_overrides_its_key_and_no_other(flag):
         "dataset_id": "digits_v1",
         "criterion_id": "mse",
         "optimizer_id": "sgd",
+        "image_side": 30,
     }
     value = ids.get(flag.name, values[type(flag.default)])
     text = {True: "", ("onnx",): "=onnx"}.get(value, f"={value}")

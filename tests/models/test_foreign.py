@@ -1,0 +1,126 @@
+"""Weights of other people's code: their golden outputs, and what does not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mnist_jax import models
+from mnist_jax.data.idx import read_idx
+from mnist_jax.errors import UserError
+from mnist_jax.models import foreign
+from mnist_jax.models.network import rebuild, take_apart
+
+
+def network(model_id, **facts):
+    return take_apart(models.build(model_id, num_classes=10, rngs=nnx.Rngs(0), **facts))
+
+
+def golden(real_data, name):
+    with np.load(real_data / "golden" / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    weights = {key: array for key, array in arrays.items() if key.startswith("W:")}
+    return weights, arrays
+
+
+def first_images(real_data, number):
+    path = real_data / "mnist" / "t10k-images-idx3-ubyte.gz"
+    images = read_idx(path, (10_000, 28, 28), 255, None)[:number]
+    return jnp.asarray(images.astype(np.float32)[..., None] / 255)
+
+
+def imported(model_id, weights, scale):
+    structure, params, model_state = network(model_id)
+    placed = foreign.place(
+        weights, params, model_state, origin="keras", model_id=model_id, is_ordered=True
+    )
+    scaled = foreign.absorb_scale(model_id, placed.params, placed.model_state, scale)
+    return rebuild(structure, *jax.tree.map(jnp.asarray, scaled)), placed
+
+
+def test_efficient_capsnet_is_its_authors_layer_by_layer(real_data):
+    weights, told = golden(real_data, "efficient_capsule")
+    model, placed = imported("mnist_efficient_capsule_v1", weights, 255 / 256)
+    assert not placed.has_decoder
+    images = first_images(real_data, 300)
+    primary = model.primary_capsules(images[:8])
+    capsules, couplings = model.route(primary)
+    np.testing.assert_allclose(primary, told["primary"], atol=1e-5, rtol=0)
+    theirs = told["couplings"][..., 0]
+    np.testing.assert_allclose(couplings, theirs, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(capsules, told["capsules"], atol=1e-5, rtol=0)
+    scores = np.linalg.norm(model(images), axis=-1)
+    np.testing.assert_allclose(scores, told["scores"], atol=1e-5, rtol=0)
+
+
+def test_homogeneous_capsules_are_their_authors(real_data):
+    weights, told = golden(real_data, "hvc_capsule")
+    model, _ = imported("mnist_hvc_capsule_v1", weights, 1.0)
+    logits = model(first_images(real_data, 200))
+    np.testing.assert_allclose(logits, told["logits"], atol=1e-5, rtol=1e-5)
+
+
+def cnn_of_torch():
+    shapes = {"conv1": (32, 1, 3, 3), "conv2": (64, 32, 3, 3), "fc1": (128, 9216), "fc2": (10, 128)}
+    arrays, rng = {}, np.random.default_rng(0)
+    for name, shape in shapes.items():
+        arrays[f"{name}.weight"] = rng.normal(size=shape).astype(np.float32)
+        arrays[f"{name}.bias"] = rng.normal(size=shape[0]).astype(np.float32)
+    return arrays
+
+
+def place(arrays, **options):
+    _, params, model_state = network("mnist_cnn_v1")
+    facts = {"origin": "torch", "model_id": "mnist_cnn_v1", **options}
+    return foreign.place(arrays, params, model_state, **facts)
+
+
+def test_kernels_of_torch_are_turned_by_name_and_by_order():
+    arrays = cnn_of_torch()
+    other_names = {f"features.{index}": array for index, array in enumerate(arrays.values())}
+    for placed in (place(arrays), place(other_names, is_ordered=True)):
+        kernel = placed.params["conv2"]["kernel"]
+        assert kernel[1, 2, 3, 4] == arrays["conv2.weight"][4, 3, 1, 2]
+        assert placed.params["dense1"]["kernel"][5, 6] == arrays["fc1.weight"][6, 5]
+
+
+def test_a_mapping_says_where_what_goes_and_in_which_order_a_layer_was_flattened():
+    arrays = cnn_of_torch()
+    mapping = {
+        f"{ours}/{part}": f"{theirs}.{other}"
+        for ours, theirs in {"conv1": "conv1", "conv2": "conv2", "dense2": "fc2"}.items()
+        for part, other in {"kernel": "weight", "bias": "bias"}.items()
+    }
+    mapping["dense1/bias"] = "fc1.bias"
+    mapping["dense1/kernel"] = {"name": "fc1.weight", "channels_first": [64, 12, 12]}
+    kernel = place(arrays, mapping=mapping).params["dense1"]["kernel"]
+    channel, row, column = 3, 4, 5
+    there = arrays["fc1.weight"][7, (channel * 12 + row) * 12 + column]
+    assert kernel[(row * 12 + column) * 64 + channel, 7] == there
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda arrays: arrays.pop("fc2.bias"), "lacks fc2.bias"),
+        (lambda arrays: arrays.update(extra=np.zeros(3)), "extra of the file would be left over"),
+        (lambda arrays: arrays.update({"fc2.bias": np.zeros(11)}), "fc2.bias has the shape"),
+    ],
+)
+def test_what_is_left_over_missing_or_of_another_shape_is_named(change, told):
+    arrays = cnn_of_torch()
+    change(arrays)
+    with pytest.raises(UserError, match=told):
+        place(arrays)
+
+
+def test_absorbing_the_scale_changes_nothing_but_the_scale():
+    structure, params, model_state = network("mnist_hvc_capsule_v1")
+    scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
+    images = jnp.asarray(np.random.default_rng(0).random((3, 28, 28, 1), np.float32))
+    before = rebuild(structure, params, model_state)(images * 0.5)
+    after = rebuild(structure, *scaled)(images)
+    np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="input-divisor is 510"):
+        foreign.absorb_scale("mnist_capsule_v1", params, model_state, 0.5)
