@@ -30,10 +30,45 @@ def make_bom(
         release: what `release.json` holds.
         quantization: what `quantization.json` holds, where the file is the int8 variant.
     """
+    run = release["run"]
+    component = _component(name, number, model, release, quantization)
+    libraries = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{library}@{version}",
+            "name": library,
+            "version": version,
+            "purl": f"pkg:pypi/{library}@{version}",
+        }
+        for library, version in sorted(run["environment"]["versions"].items())
+    ]
+    bom = {
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC_VERSION,
+        "version": 1,
+        "metadata": {"component": component},
+        "components": [_data(run["dataset"]), *libraries],
+        "dependencies": [
+            {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
+        ],
+    }
+    digest = json_sha256(bom)
+    bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
+    return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _component(
+    name: str,
+    number: int,
+    model: bytes,
+    release: Mapping[str, Any],
+    quantization: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Describes the model, with its card; takes what `make_bom` takes."""
     run, metrics = release["run"], release["metrics"]
-    dataset, versions = run["dataset"], run["environment"]["versions"]
+    dataset = run["dataset"]
     side, classes = run["config"]["image_side"], len(metrics["class_names"])
-    component = {
+    return {
         "type": "machine-learning-model",
         "bom-ref": MODEL_REF,
         "name": name,
@@ -59,7 +94,11 @@ def make_bom(
             "quantitativeAnalysis": {"performanceMetrics": _metrics(metrics, quantization)},
         },
     }
-    data = {
+
+
+def _data(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes the data that the model was trained on."""
+    return {
         "type": "data",
         "bom-ref": DATA_REF,
         "name": dataset["title"],
@@ -68,29 +107,6 @@ def make_bom(
         "externalReferences": [{"type": "website", "url": dataset["source"]}],
         "data": [{"type": "dataset", "name": dataset["dataset_id"]}],
     }
-    libraries = [
-        {
-            "type": "library",
-            "bom-ref": f"pkg:pypi/{library}@{version}",
-            "name": library,
-            "version": version,
-            "purl": f"pkg:pypi/{library}@{version}",
-        }
-        for library, version in sorted(versions.items())
-    ]
-    bom = {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "version": 1,
-        "metadata": {"component": component},
-        "components": [data, *libraries],
-        "dependencies": [
-            {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
-        ],
-    }
-    digest = json_sha256(bom)
-    bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
-    return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _metrics(
