@@ -30,13 +30,48 @@ def make_bom(
         release: what `release.json` holds.
         quantization: what `quantization.json` holds, where the file is the int8 variant.
     """
+    run = release["run"]
+    component = _component(name, number, model, release, quantization)
+    libraries = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{library}@{version}",
+            "name": library,
+            "version": version,
+            "purl": f"pkg:pypi/{library}@{version}",
+        }
+        for library, version in sorted(run["environment"]["versions"].items())
+    ]
+    bom = {
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC_VERSION,
+        "version": 1,
+        "metadata": {"component": component},
+        "components": [_data(run["dataset"]), *libraries],
+        "dependencies": [
+            {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
+        ],
+    }
+    digest = json_sha256(bom)
+    bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
+    return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _component(
+    name: str,
+    number: int,
+    model: bytes,
+    release: Mapping[str, Any],
+    quantization: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Describes the model, with its card; takes what `make_bom` takes."""
     run, metrics = release["run"], release["metrics"]
-    dataset, versions = run["dataset"], run["environment"]["versions"]
+    dataset = run["dataset"]
     _, side, channels = metrics.get("image_shape", [28, 28, 1])
     classes = len(metrics["class_names"])
     imported = run.get("imported")
     licence = {"name": imported["licence"]} if imported else {"id": "Apache-2.0"}
-    component = {
+    return {
         "type": "machine-learning-model",
         "bom-ref": MODEL_REF,
         "name": name,
@@ -64,7 +99,11 @@ def make_bom(
             "quantitativeAnalysis": {"performanceMetrics": _metrics(metrics, quantization)},
         },
     }
-    data = {
+
+
+def _data(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes the data that the model was trained on."""
+    return {
         "type": "data",
         "bom-ref": DATA_REF,
         "name": dataset["title"],
@@ -73,29 +112,6 @@ def make_bom(
         "externalReferences": [{"type": "website", "url": dataset["source"]}],
         "data": [{"type": "dataset", "name": dataset["dataset_id"]}],
     }
-    libraries = [
-        {
-            "type": "library",
-            "bom-ref": f"pkg:pypi/{library}@{version}",
-            "name": library,
-            "version": version,
-            "purl": f"pkg:pypi/{library}@{version}",
-        }
-        for library, version in sorted(versions.items())
-    ]
-    bom = {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "version": 1,
-        "metadata": {"component": component},
-        "components": [data, *libraries],
-        "dependencies": [
-            {"ref": MODEL_REF, "dependsOn": [DATA_REF, *(x["bom-ref"] for x in libraries)]}
-        ],
-    }
-    digest = json_sha256(bom)
-    bom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, digest).urn
-    return json.dumps(bom, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _metrics(

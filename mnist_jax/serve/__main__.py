@@ -5,10 +5,12 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import math
 import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,17 +20,20 @@ from grpc_health.v1._async import HealthServicer
 
 from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
-from mnist_jax.serve import rest, rpc
+from mnist_jax.serve import metrics, rest, rpc
 from mnist_jax.serve.connections import BoundedProtocol
 from mnist_jax.serve.models import Models
+from mnist_jax.serve.reading import Reader
 from mnist_jax.serve.sources import Run, find_source
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
 POLL_S = 1.0
+TICK_S = 0.1  # uvicorn's
 DRAIN_S = 6  # that requests have to end when the server is told to stop
 CUT_S = 2  # that those have to end whose connection is cut then
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+MAX_CONNECTIONS = 1024  # over HTTP; uvicorn answers 503 to the requests of further ones
 BACKLOG = 1024  # connections that the kernel keeps until they are taken up
 
 
@@ -77,6 +82,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, models: Models) -> None:
         super().__init__(config)
         self._models, self.stopping = models, asyncio.Event()
+        self._last_tick = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Is called for SIGTERM and Ctrl-C, in the main thread between two steps of its code."""
@@ -84,7 +90,10 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Is called ten times a second."""
+        """Is called ten times a second, or later where something holds up the event loop."""
+        now = time.monotonic()
+        metrics.LOOP_LAG.observe(max(0.0, now - self._last_tick - TICK_S))
+        self._last_tick = now
         is_over = await super().on_tick(counter)
         if is_over:
             self.stopping.set()
@@ -110,7 +119,7 @@ def serve(options: argparse.Namespace) -> int:
     source = find_source(options.path)
     if isinstance(source, Run) and not source.is_released:
         LOGGER.warning("the criteria refused this run: its model is served for a look only")
-    models = Models(source, options.micro_batch)
+    models, reader = Models(source, options.micro_batch), Reader()
     models.refresh()
     if not any(version["state"] == "READY" for version in models.index()):
         reasons = "; ".join(version["reason"] for version in models.index())
@@ -118,7 +127,7 @@ def serve(options: argparse.Namespace) -> int:
     _bind(options.host, options.grpc_port, "--grpc-port").close()  # grpc says it in many lines
     with _bind(options.host, options.port, "--port") as listener:
         config = uvicorn.Config(
-            rest.make_app(models, allowed_hosts(options), options.cors),
+            rest.make_app(models, reader, allowed_hosts(options), options.cors),
             http=BoundedProtocol,
             ws="none",
             loop="uvloop",
@@ -127,6 +136,7 @@ def serve(options: argparse.Namespace) -> int:
             access_log=options.access_log,
             server_header=False,
             backlog=BACKLOG,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_S + CUT_S,
         )
@@ -136,16 +146,20 @@ def serve(options: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(options, models, server, listener))
+            runner.run(_serve(options, models, reader, server, listener))
     models.close()
     return 0
 
 
 async def _serve(
-    options: argparse.Namespace, models: Models, server: _Server, listener: socket.socket
+    options: argparse.Namespace,
+    models: Models,
+    reader: Reader,
+    server: _Server,
+    listener: socket.socket,
 ) -> None:
     grpc_server, grpc_port, health = rpc.make_server(
-        models, options.host, options.grpc_port, options.access_log
+        models, reader, options.host, options.grpc_port, options.access_log
     )
     await grpc_server.start()
     await rpc.report_health(health, models)
@@ -153,7 +167,11 @@ async def _serve(
     host = f"[{options.host}]" if ":" in options.host else options.host
     LOGGER.info(
         "serving %s at http://%s:%d, gRPC at %s:%d; Ctrl-C stops",
-        *(", ".join(models.current), host, listener.getsockname()[1], host, grpc_port),
+        ", ".join(models.current),
+        host,
+        listener.getsockname()[1],
+        host,
+        grpc_port,
     )
     watch = asyncio.create_task(_watch(models, health))
     rest_end = asyncio.create_task(server.serve(sockets=[listener]))

@@ -26,6 +26,11 @@ BATCH_SECONDS = Histogram(
     ["model", "version"],
     buckets=SECONDS,
 )
+LOOP_LAG = Histogram(
+    "mnist_jax_loop_lag_seconds",
+    "What ten times a second comes too late, because something holds up the event loop",
+    buckets=SECONDS,
+)
 READY = Gauge("mnist_jax_version_ready", "1 where a version answers", ["model", "version"])
 
 

@@ -7,7 +7,7 @@ tensors are what a model takes: what one way in refuses, the other refuses in th
 import itertools
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ DATATYPE, STORED = "FP32", np.dtype("<f4")
 MAX_IMAGES = 128  # in one request, as Triton takes them from a published model
 MAX_BODY_BYTES = 4 << 20  # 128 images take 0.4 MB as bytes, about 2 MB as JSON
 ROUNDING = 1e-6  # that a value may lie outside 0 to 1: x * 0.00392157 gives 1.0000002 for 255
+
+MAX_OTHER_VALUES = 1024  # in JSON, beside images
+MAX_PARAMETERS = 100  # of one tensor
 
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
 
@@ -56,12 +59,13 @@ class Request:
     is_output_binary: bool
 
 
-def parse_rest(body: bytes, header_length: str | None) -> Request:
+def parse_rest(body: bytes, header_length: str | None, side: int) -> Request:
     """Takes a request's body apart: JSON, and the binary tensors behind it.
 
     Args:
         body: the whole body.
         header_length: the header `Inference-Header-Content-Length`, where there was one.
+        side: of the model's images; JSON with many more values than they have is not parsed.
 
     Raises:
         RefusedError: it is not a request of the protocol.
@@ -73,8 +77,10 @@ def parse_rest(body: bytes, header_length: str | None) -> Request:
         if len(header_length) > 9 or int(header_length) > length:
             raise _bad(f"{HEADER_LENGTH} is {header_length[:20]}", f"at most the body's {length}")
         length = int(header_length)
+    head = body[:length]
+    _check_values(head, side)
     try:
-        message = orjson.loads(body[:length])
+        message = orjson.loads(head)
     except orjson.JSONDecodeError as error:
         raise _bad(f"the body is not JSON ({error})", "a JSON object, without NaN") from error
     if not isinstance(message, dict):
@@ -85,7 +91,24 @@ def parse_rest(body: bytes, header_length: str | None) -> Request:
     inputs = message.get("inputs")
     if not isinstance(inputs, list) or not all(isinstance(entry, dict) for entry in inputs):
         raise _bad("inputs is not a list of objects", "a list of one tensor")
+    _check_count(inputs)
     return Request(request_id, _parse_tensors(inputs, body[length:]), _parse_output(message))
+
+
+def _check_values(head: bytes, side: int) -> None:
+    """Refuses JSON that would be slow to parse: a million empty lists take half a second.
+
+    Nothing else runs meanwhile, in whatever thread. Each value stands behind a comma or is the
+    first in its list or object.
+    """
+    num_values = head.count(b",") + head.count(b"[") + head.count(b"{")
+    # Pixels, rows, channels and images, each in a list, and what else stands in a request.
+    limit = MAX_IMAGES * (side * side + 2 * side + 4) + MAX_OTHER_VALUES
+    if num_values > limit:
+        raise _bad(
+            f"the JSON has about {num_values} values",
+            f"at most {limit}, for {MAX_IMAGES} images of {side} x {side}",
+        )
 
 
 def _parse_tensors(entries: list[dict[str, Any]], binary: bytes) -> list[Tensor]:
@@ -124,7 +147,7 @@ def _parse_output(message: dict[str, Any]) -> bool:
     outputs = _get(message, "outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(entry, dict) for entry in outputs):
         raise _bad("outputs is not a list of objects", "a list, or none")
-    _check_outputs([(entry.get("name"), _parameters(entry, "an output")) for entry in outputs])
+    _check_outputs([(entry.get("name"), _parameters(entry, "an output")) for entry in outputs[:2]])
     for entry in outputs:
         is_binary = _get(_parameters(entry, "an output"), "binary_data", is_binary)
     if not isinstance(is_binary, bool):
@@ -151,13 +174,14 @@ def parse_grpc(message: Any) -> Request:
     Raises:
         RefusedError: its tensors' data is in no place, in two, or missing.
     """
+    _check_count(message.inputs)
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise _bad(
             f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs",
             "one for each, or none",
         )
-    _check_outputs([(output.name, output.parameters) for output in message.outputs])
+    _check_outputs([(output.name, output.parameters) for output in message.outputs[:2]])
     tensors = []
     for index, tensor in enumerate(message.inputs):
         _check_parameters(tensor.parameters, "an input")
@@ -171,6 +195,12 @@ def parse_grpc(message: Any) -> Request:
     return Request(message.id, tensors, is_output_binary=True)
 
 
+def _check_count(inputs: Sized) -> None:
+    """Is first: a look at each of half a million inputs takes a second."""
+    if len(inputs) != 1:
+        raise _bad(f"inputs has {len(inputs)} tensors", f"one, {INPUT_NAME!r}")
+
+
 def _check_outputs(outputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
     """Makes sure that each output, a name and its parameters, is one that is given here."""
     for name, parameters in outputs:
@@ -178,11 +208,13 @@ def _check_outputs(outputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
             raise _bad(f"the output {_show(name)} is not known", repr(OUTPUT_NAME))
         _check_parameters(parameters, "an output")
     if len(outputs) > 1:
-        raise _bad(f"outputs has {len(outputs)} entries", "one, or none")
+        raise _bad("outputs has several entries", "one, or none")
 
 
 def _check_parameters(parameters: Mapping[str, Any], owner: str) -> None:
     """Refuses extensions that change what is read or answered; others are hints, and ignored."""
+    if len(parameters) > MAX_PARAMETERS:
+        raise _bad(f"{owner} has {len(parameters)} parameters", f"at most {MAX_PARAMETERS}")
     for name in sorted(parameters):
         if (name == "classification" or name.startswith("shared_memory")) and (
             parameters[name] is not None
@@ -196,8 +228,6 @@ def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side
     Raises:
         RefusedError: a wrong count, name, type, shape or value; says which, and what was expected.
     """
-    if len(request.inputs) != 1:
-        raise _bad(f"inputs has {len(request.inputs)} tensors", f"one, {INPUT_NAME!r}")
     (tensor,) = request.inputs
     if tensor.name != INPUT_NAME:
         raise _bad(f"the input {_show(tensor.name)} is not known", repr(INPUT_NAME))
@@ -206,6 +236,7 @@ def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side
     shape = tensor.shape
     if (
         not isinstance(shape, list)
+        or len(shape) != 4
         or not all(type(size) is int for size in shape)
         or shape[1:] != [1, side, side]
         or not 1 <= shape[0] <= MAX_IMAGES

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mnist_jax.serve import metrics, protocol
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError
+from mnist_jax.serve.reading import Reader
 
 PAGE = Path(__file__).parent / "page"
 OPENAPI = Path(__file__).parent / "openapi.json"
 MAX_BODY_S = 30.0
 MAX_READ_BYTES = 16 * MAX_BODY_BYTES  # before a body that is too long is cut off
-MAX_QUICK_BYTES = 64 << 10  # a longer body is parsed in a thread, so that others need not wait
 SERVER = {
     "name": "mnist_jax",
     "version": version("mnist-jax"),
@@ -45,15 +45,18 @@ HEADERS = {
 }
 
 
-def make_app(models: Models, allowed_hosts: Sequence[str], origins: Sequence[str]) -> ASGIApp:
+def make_app(
+    models: Models, reader: Reader, allowed_hosts: Sequence[str], origins: Sequence[str]
+) -> ASGIApp:
     """Returns the application.
 
     Args:
         models: what it answers for.
+        reader: of large requests.
         allowed_hosts: the names in `Host` that are answered; `*` is all.
         origins: of the other sites whose pages may ask; `*` is all.
     """
-    v2 = _Endpoints(models)
+    v2 = _Endpoints(models, reader)
     model, any_version = "/v2/models/{name}", "/v2/models/{name}/versions/{number}"
     routes = [
         *(Route(path, v2.server) for path in ("/v2", "/v2/")),
@@ -93,10 +96,8 @@ def make_app(models: Models, allowed_hosts: Sequence[str], origins: Sequence[str
 class _Endpoints:
     """What the protocol asks for, each returning JSON."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
-        # One thread: two would take turns at the interpreter with the event loop as the third.
-        self._parser = ThreadPoolExecutor(1, "parses")
+    def __init__(self, models: Models, reader: Reader) -> None:
+        self._models, self._reader = models, reader
 
     async def server(self, request: Request) -> Response:
         return JSONResponse(SERVER)
@@ -125,16 +126,15 @@ class _Endpoints:
         return JSONResponse({"name": name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
-        body = await _read_body(request)
-        name, number = _asked(request)
-        number, loaded, batcher = self._models.find(name, number)
-        header_length = request.headers.get(protocol.HEADER_LENGTH)
-        if len(body) <= MAX_QUICK_BYTES:
-            asked, images = _read(body, header_length, loaded.side)
-        else:
-            asked, images = await asyncio.get_running_loop().run_in_executor(
-                self._parser, _read, body, header_length, loaded.side
+        async with self._reader.place(_length(request)):
+            body = await _read_body(request)
+            name, number = _asked(request)
+            number, loaded, batcher = self._models.find(name, number)
+            header_length = request.headers.get(protocol.HEADER_LENGTH)
+            asked, images = await self._reader.parse(
+                len(body), partial(_read, body, header_length, loaded.side)
             )
+            del body
         scores = await batcher.score(images)
         answer, headers = protocol.write_rest(asked, name, number, scores)
         return Response(answer, headers=headers)
@@ -142,13 +142,21 @@ class _Endpoints:
 
 def _read(body: bytes, header_length: str | None, side: int) -> tuple[protocol.Request, np.ndarray]:
     """Returns a request and its images."""
-    asked = protocol.parse_rest(body, header_length)
+    asked = protocol.parse_rest(body, header_length, side)
     return asked, protocol.read_images(asked, side)
 
 
 def _asked(request: Request) -> tuple[str, str | None]:
     """Returns the model and the version that a path names."""
     return request.path_params["name"], request.path_params.get("number")
+
+
+def _length(request: Request) -> int | None:
+    """Returns a body's length where the client says it; uvicorn holds the client to it."""
+    length = request.headers.get("content-length")
+    if length is None:
+        return None if "transfer-encoding" in request.headers else 0
+    return int(length[:18])
 
 
 async def _read_body(request: Request) -> bytes:

@@ -6,9 +6,11 @@ Beside it stand gRPC's own health protocol, which Kubernetes' probes speak, and 
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -21,14 +23,15 @@ from mnist_jax.errors import UserError
 from mnist_jax.serve import metrics, protocol
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.protocol import RefusedError, messages
+from mnist_jax.serve.reading import Reader
 from mnist_jax.serve.rest import SERVER
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
-# 128 images take 0.5 MB at most. Messages are parsed between others' calls, so none is much larger.
-MAX_MESSAGE_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 20  # 128 images take 0.4 MB
+MAX_CALLS = 512  # at a time: 512 MiB of messages
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # or a second server would silently share the port
@@ -41,22 +44,28 @@ CODES = {
 
 
 def make_server(
-    models: Models, host: str, port: int, is_logged: bool
+    models: Models, reader: Reader, host: str, port: int, is_logged: bool
 ) -> tuple[grpc.aio.Server, int, HealthServicer]:
     """Returns a server that is bound but not started, its port, and what says whether it is ready.
 
     Raises:
         UserError: the port cannot be had.
     """
-    server = grpc.aio.server(options=OPTIONS)
-    calls = _Calls(models)
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+    calls = _Calls(models, reader)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(name, getattr(calls, name), is_logged), response_serializer=_serialize
+            _guarded(name, getattr(calls, name), reader, is_logged), response_serializer=_serialize
         )
         for name in (
-            *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata"),
-            *("ModelInfer", "ModelStatistics", "RepositoryIndex"),
+            "ServerLive",
+            "ServerReady",
+            "ServerMetadata",
+            "ModelReady",
+            "ModelMetadata",
+            "ModelInfer",
+            "ModelStatistics",
+            "RepositoryIndex",
         )
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -104,8 +113,8 @@ class _Calls:
 
     # ruff: noqa: N802
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, reader: Reader) -> None:
+        self._models, self._reader = models, reader
 
     async def ServerLive(self, request: Any) -> Message:
         return messages.ServerLiveResponse(live=True)
@@ -144,9 +153,17 @@ class _Calls:
         number, loaded, batcher = self._models.find(
             request.model_name, request.model_version or None
         )
-        asked = protocol.parse_grpc(request)
-        scores = await batcher.score(protocol.read_images(asked, loaded.side))
+        asked, images = await self._reader.parse(
+            request.ByteSize(), partial(_read, request, loaded.side)
+        )
+        scores = await batcher.score(images)
         return protocol.write_grpc(asked, request.model_name, number, scores)
+
+
+def _read(message: Any, side: int) -> tuple[protocol.Request, np.ndarray]:
+    """Returns a request and its images."""
+    asked = protocol.parse_grpc(message)
+    return asked, protocol.read_images(asked, side)
 
 
 def _serialize(answer: Message) -> bytes:
@@ -154,7 +171,7 @@ def _serialize(answer: Message) -> bytes:
 
 
 def _guarded(
-    name: str, call: Callable[[Any], Awaitable[Message]], is_logged: bool
+    name: str, call: Callable[[Any], Awaitable[Message]], reader: Reader, is_logged: bool
 ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[Message]]:
     """Returns a handler that reads the message itself, so that a broken one is the client's fault.
 
@@ -164,22 +181,21 @@ def _guarded(
     way = "grpc" if name == "ModelInfer" else "other"
 
     async def handle(content: bytes, context: grpc.aio.ServicerContext) -> Message:
-        start, problem, answer = time.perf_counter(), None, kind()
+        start, status, problem, answer = time.perf_counter(), 200, "", kind()
         try:
-            answer = await call(kind.FromString(content))
+            answer = await call(await reader.parse(len(content), partial(kind.FromString, content)))
         except DecodeError:
-            problem = RefusedError(400, f"the bytes are no {kind.DESCRIPTOR.full_name}")
-        except RefusedError as error:
-            problem = error
+            status, problem = 400, f"the bytes are no {kind.DESCRIPTOR.full_name}"
+        except RefusedError as error:  # not kept: it holds this frame, and all that it refused
+            status, problem = error.status, str(error)
         except Exception:
             LOGGER.exception("a gRPC call failed")
-            problem = RefusedError(500, "the server failed; its log says how")
-        status = problem.status if problem else 200
+            status, problem = 500, "the server failed; its log says how"
         metrics.count_request(way, status, time.perf_counter() - start)
         if is_logged:
             LOGGER.info('%s - "gRPC %s" %d', context.peer(), name, status)
         if problem:
-            await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), str(problem))
+            await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), problem)
         return answer
 
     return handle

@@ -54,9 +54,9 @@ def as_message(images, raw):
 @given(IMAGES)
 def test_every_form_gives_the_images_it_was_made_from(images):
     requests = [
-        protocol.parse_rest(*as_json(images, images.tolist())),
-        protocol.parse_rest(*as_json(images, images.ravel().tolist())),
-        protocol.parse_rest(*as_bytes(images)),
+        protocol.parse_rest(*as_json(images, images.tolist()), SIDE),
+        protocol.parse_rest(*as_json(images, images.ravel().tolist()), SIDE),
+        protocol.parse_rest(*as_bytes(images), SIDE),
         protocol.parse_grpc(as_message(images, raw=True)),
         protocol.parse_grpc(as_message(images, raw=False)),
     ]
@@ -76,7 +76,7 @@ def test_any_json_is_read_or_refused(message):
         bodies.append({"inputs": [image], key: message})
     for body in bodies:
         try:
-            request = protocol.parse_rest(json.dumps(body).encode(), None)
+            request = protocol.parse_rest(json.dumps(body).encode(), None, SIDE)
             protocol.read_images(request, SIDE)
         except RefusedError as refusal:
             assert refusal.status == 400 and "expected" in str(refusal)
@@ -89,10 +89,10 @@ def test_a_binary_body_of_another_length_is_refused(images, length, header):
     for wrong in (str(length), header):
         if wrong != right:
             with pytest.raises(RefusedError):
-                protocol.read_images(protocol.parse_rest(body, wrong), SIDE)
+                protocol.read_images(protocol.parse_rest(body, wrong, SIDE), SIDE)
     for cut in (body[:-1], body + b"\0"):
         with pytest.raises(RefusedError, match="bytes"):
-            protocol.read_images(protocol.parse_rest(cut, right), SIDE)
+            protocol.read_images(protocol.parse_rest(cut, right, SIDE), SIDE)
 
 
 @given(npst.arrays(np.float32, st.integers(1, 5).map(lambda batch: (batch, 10))))
@@ -100,7 +100,7 @@ def test_answers_hold_the_scores(scores):
     image = describe(np.zeros((1, 1, SIDE, SIDE))) | {"data": [0] * 16}
     for is_binary in (False, True):
         asked = {"id": "7", "inputs": [image], "parameters": {"binary_data_output": is_binary}}
-        request = protocol.parse_rest(json.dumps(asked).encode(), None)
+        request = protocol.parse_rest(json.dumps(asked).encode(), None, SIDE)
         body, headers = protocol.write_rest(request, "digits", "3", scores)
         length = int(headers.get(protocol.HEADER_LENGTH, len(body)))
         answer = json.loads(body[:length])
@@ -151,4 +151,4 @@ def test_what_is_not_supported_is_refused_not_ignored():
     for name in ("classification", "shared_memory_region"):
         body = {"inputs": [image], "outputs": [{"name": "scores", "parameters": {name: 3}}]}
         with pytest.raises(RefusedError, match=name):
-            protocol.parse_rest(json.dumps(body).encode(), None)
+            protocol.parse_rest(json.dumps(body).encode(), None, SIDE)
