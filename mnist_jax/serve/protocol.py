@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 for models that take images: requests read, answers written.
+"""The Open Inference Protocol v2 for models that take images: requests read.
 
 REST bodies and gRPC messages both become a `Request`, and `read_images` alone decides whether its
 tensors are what a model takes: what one way in refuses, the other refuses in the same words.
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from google.protobuf.message import Message
 from jaxtyping import Float
 from tritonclient.grpc import service_pb2
 
@@ -284,37 +283,6 @@ def _flatten(data: Any, shape: list[int]) -> list[Any]:
             raise _bad("data is not nested as the shape", f"lists in the shape {shape}")
         rows = list(itertools.chain.from_iterable(rows))
     return rows
-
-
-def write_rest(
-    request: Request, name: str, version: str, scores: Float[np.ndarray, "batch classes"]
-) -> tuple[bytes, dict[str, str]]:
-    """Returns an answer's body and headers, in JSON or, where the client asked so, with bytes."""
-    output: dict[str, Any] = {"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": scores.shape}
-    answer = {"model_name": name, "model_version": version, "outputs": [output]}
-    if request.id:
-        answer["id"] = request.id
-    if not request.is_output_binary:
-        output["data"] = scores.ravel()
-        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-        return body, {"content-type": "application/json"}
-    data = scores.astype(STORED).tobytes()
-    output["parameters"] = {"binary_data_size": len(data)}
-    header = orjson.dumps(answer)
-    return header + data, {
-        "content-type": "application/octet-stream",
-        HEADER_LENGTH: str(len(header)),
-    }
-
-
-def write_grpc(
-    request: Request, name: str, version: str, scores: Float[np.ndarray, "batch classes"]
-) -> Message:
-    """Returns an answer, a `ModelInferResponse`, with the scores as bytes."""
-    answer = messages.ModelInferResponse(model_name=name, model_version=version, id=request.id)
-    answer.outputs.add(name=OUTPUT_NAME, datatype=DATATYPE, shape=scores.shape)
-    answer.raw_output_contents.append(scores.astype(STORED).tobytes())
-    return answer
 
 
 def _bad(found: str, expected: str) -> RefusedError:

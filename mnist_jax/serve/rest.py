@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mnist_jax.serve import metrics, protocol
+from mnist_jax.serve import answers, metrics, protocol
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError
 from mnist_jax.serve.reading import Reader
@@ -136,7 +136,7 @@ class _Endpoints:
             )
             del body
         scores = await batcher.score(images)
-        answer, headers = protocol.write_rest(asked, name, number, scores)
+        answer, headers = answers.write_rest(asked, name, number, scores)
         return Response(answer, headers=headers)
 
 

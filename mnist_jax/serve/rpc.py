@@ -20,7 +20,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from mnist_jax.errors import UserError
-from mnist_jax.serve import metrics, protocol
+from mnist_jax.serve import answers, metrics, protocol
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.protocol import RefusedError, messages
 from mnist_jax.serve.reading import Reader
@@ -157,7 +157,7 @@ class _Calls:
             request.ByteSize(), partial(_read, request, loaded.side)
         )
         scores = await batcher.score(images)
-        return protocol.write_grpc(asked, request.model_name, number, scores)
+        return answers.write_grpc(asked, request.model_name, number, scores)
 
 
 def _read(message: Any, side: int) -> tuple[protocol.Request, np.ndarray]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from mnist_jax.repository import triton
-from mnist_jax.serve import protocol
+from mnist_jax.serve import answers, protocol
 from mnist_jax.serve.protocol import RefusedError, messages
 
 SIDE = 4  # the protocol takes any; small images make small examples
@@ -101,7 +101,7 @@ def test_answers_hold_the_scores(scores):
     for is_binary in (False, True):
         asked = {"id": "7", "inputs": [image], "parameters": {"binary_data_output": is_binary}}
         request = protocol.parse_rest(json.dumps(asked).encode(), None, SIDE)
-        body, headers = protocol.write_rest(request, "digits", "3", scores)
+        body, headers = answers.write_rest(request, "digits", "3", scores)
         length = int(headers.get(protocol.HEADER_LENGTH, len(body)))
         answer = json.loads(body[:length])
         assert (answer["model_name"], answer["model_version"], answer["id"]) == ("digits", "3", "7")
@@ -112,7 +112,7 @@ def test_answers_hold_the_scores(scores):
             np.testing.assert_array_equal(found, scores)
         elif np.isfinite(scores).all():
             np.testing.assert_array_equal(np.array(output["data"], np.float32), scores.ravel())
-    answer = protocol.write_grpc(request, "digits", "3", scores)
+    answer = answers.write_grpc(request, "digits", "3", scores)
     found = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(scores.shape)
     np.testing.assert_array_equal(found, scores)
     assert (answer.id, list(answer.outputs[0].shape)) == ("7", list(scores.shape))

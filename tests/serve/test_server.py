@@ -236,7 +236,8 @@ def test_a_body_without_a_length_has_a_limit_too(server):
     host, port = server.http.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(
-            f"POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
         )
         chunk = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
         try:
@@ -260,7 +261,7 @@ def test_endless_headers_are_cut_off(server):
                 connection.sendall(b"x-%d: " % number + b"y" * 100 + b"\r\n")
         except OSError:
             pass
-        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 431 ")
 
 
 def test_no_answer_lets_anything_from_elsewhere_in(server):
@@ -312,7 +313,9 @@ def test_a_request_under_way_is_answered_before_the_end(serve, repository, numbe
         host, port = server.http.split(":")
         body = tensor()
         with socket.create_connection((host, int(port)), 10) as connection:
-            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
             connection.sendall(head.encode() + body[:100])
             time.sleep(0.3)
             server.process.send_signal(number)
