@@ -65,7 +65,7 @@ def read(path: Path) -> Weights:
 
 
 def _read_torch(content: bytes) -> Weights:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     for key in ("state_dict", "model_state_dict"):

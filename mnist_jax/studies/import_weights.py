@@ -26,7 +26,7 @@ from mnist_jax.export import weight_files
 from mnist_jax.files import read_json, sha256, write_json
 from mnist_jax.models import foreign
 from mnist_jax.models.network import output_kind, take_apart
-from mnist_jax.release import verify
+from mnist_jax.release import inputs, verify
 from mnist_jax.release.records import Imported
 from mnist_jax.run import compilation_cache, environment, log, paths
 from mnist_jax.run import folder as run_folder
@@ -104,7 +104,7 @@ def run(
     with run_folder.claim(run_dir, config), log.to_file(run_dir / paths.LOG):
         LOGGER.info("run folder %s", run_dir)
         compilation_cache.use(os.environ)
-        dataset = pipeline.prepare_data(config)
+        dataset, _ = inputs.of_config(config)
         phases.end("data")
         placed = put(config, dataset, weights, options, mapping)
         imported = Imported(
@@ -124,7 +124,7 @@ def run(
         write_json(run_dir / paths.CONFIG, described)
         checkpoint.save_released(run_dir, placed.params, placed.model_state)
         trained = load_trained(config, dataset, run_dir)
-        test = data.read(dataset, "test", config["image_side"])
+        test = data.read(dataset, "test")
         subject = pipeline.measure_test(config, dataset, trained, test, run_dir)
         phases.end("evaluation")
         return 0 if pipeline.deliver(config, subject, run_dir, console, phases) else 1
