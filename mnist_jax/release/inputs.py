@@ -16,7 +16,6 @@ from mnist_jax.errors import UserError
 from mnist_jax.files import sha256
 from mnist_jax.release.records import FileFacts, read_files
 from mnist_jax.run.paths import EXPORTED
-from mnist_jax.training.devices import make_mesh
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +87,8 @@ def read_data(
     Raises:
         UserError: the data is at fault, or a batch does not suit it or the devices.
     """
+    from mnist_jax.training.devices import make_mesh  # JAX: not for commands that only look
+
     make_mesh(config["mesh"], config["batch_size"])
     has_bar = console.is_terminal and not console.quiet
     with ProgressBar(console=console, transient=True, disable=not has_bar) as bar:

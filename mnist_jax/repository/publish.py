@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mnist_jax import command, data
 from mnist_jax.config import PLACES
 from mnist_jax.data import Split
+from mnist_jax.data.arrays import with_channels
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, sha256
 from mnist_jax.release import inputs
@@ -234,8 +237,10 @@ def make_files(
     run_dir: Path, repository: Path, name: str, number: int, candidate: Candidate, test: Split
 ) -> dict[str, bytes]:
     """Returns the contents of a version's folder, by path, all but manifest and sums."""
-    from mnist_jax.release import parity
     from mnist_jax.repository.triton import WARM_UP_FILE, make_config
+
+    # As the file takes it; release.parity does the same, and imports JAX.
+    warm_up = with_channels(test.images[:1]).transpose(0, 3, 1, 2).astype(np.float32) / 255
 
     model = candidate.path.read_bytes()
     labels = candidate.release["metrics"]["class_names"]
@@ -248,7 +253,7 @@ def make_files(
         layout.LABELS: "".join(f"{label}\n" for label in labels).encode(),
         layout.CONFIG: make_config(name, model, served).encode(),
         layout.BOM: make_bom(name, number, model, candidate.release, candidate.quantization),
-        f"{layout.WARM_UP}/{WARM_UP_FILE}": parity.as_input(test.images[:1]).tobytes(),
+        f"{layout.WARM_UP}/{WARM_UP_FILE}": warm_up.tobytes(),
     }
     for path in sorted(card.rglob("*")):
         if path.is_file():

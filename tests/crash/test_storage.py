@@ -51,8 +51,21 @@ def mount(tmp_path):
         subprocess.run(["umount", folder], check=True)
 
 
-FEW_BYTES = [0, 40_000]
-MANY_BYTES = [1, 500, 2_000, 5_000, 10_000, 20_000, 60_000, 80_000, 100_000, 120_000, 200_000]
+FEW_BYTES = [0]
+MANY_BYTES = [
+    40_000,
+    1,
+    500,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    60_000,
+    80_000,
+    100_000,
+    120_000,
+    200_000,
+]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +129,10 @@ def test_a_folder_that_cannot_be_written(server, mount, tmp_path):
 @pytest.mark.parametrize(
     "moment",
     [
-        *("pipeline.log", FIRST_CHECKPOINT),
+        FIRST_CHECKPOINT,
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("logs/config.json", "logs/metrics.json")
+            for name in ("pipeline.log", "logs/config.json", "logs/metrics.json")
         ),
     ],
 )
@@ -158,6 +171,7 @@ def test_two_runs_that_prepare_one_data_dir_and_one_of_them_is_killed(
         assert_same(tmp_path, run=name)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back(server, tmp_path, assert_same):
     """Neither a file's time nor the clock decides anything: a resumed run ends as it would have."""
     decades_s = 10**9

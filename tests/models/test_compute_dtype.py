@@ -22,7 +22,15 @@ def build(model_id, dtype):
     return models.build(model_id, num_classes=10, rngs=nnx.Rngs(0), dtype=dtype)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# The default suite compiles the small ones; the slow suite all.
+SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_sabour_cnn_v1", "small_resnet_v1")
+NETWORKS = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_COMPILE else name
+    for name in MODELS
+]
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def trained(request):
     """The states and losses of a few steps on one batch."""
     structure, params, model_state = take_apart(build(request.param, "bfloat16"))

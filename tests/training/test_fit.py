@@ -134,7 +134,12 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted,
 @pytest.mark.usefixtures("signals_of_the_program")
 @pytest.mark.parametrize(
     ("number", "step"),
-    [(signal.SIGINT, 1), (signal.SIGTERM, 6), (signal.SIGINT, 12), (signal.SIGTERM, 15)],
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 6),
+        pytest.param(signal.SIGINT, 12, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 15, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_the_run_after_its_step_and_nothing_is_trained_twice(
     uninterrupted, tmp_path, monkeypatch, caplog, number, step

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mnist_jax.models.layers import winograd
+from mnist_jax.models.layers.conv_conv_pool import _INPUT, _KERNEL, _OUTPUT
 from mnist_jax.models.layers.conv_conv_pool import _fused as conv_conv_pool
 
 
@@ -73,7 +73,5 @@ def test_the_matrices_are_winograds_identity():
     # A^T ((G g) * (B^T d)) correlates six inputs with three taps: Lavin and Gray, section 4.
     random = np.random.default_rng(0)
     data, taps = random.normal(size=6), random.normal(size=3)
-    product = (winograd._KERNEL @ taps) * (winograd._INPUT @ data)
-    np.testing.assert_allclose(
-        winograd._OUTPUT @ product, np.correlate(data, taps, "valid"), rtol=1e-5
-    )
+    product = (_KERNEL @ taps) * (_INPUT @ data)
+    np.testing.assert_allclose(_OUTPUT @ product, np.correlate(data, taps, "valid"), rtol=1e-5)
