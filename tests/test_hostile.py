@@ -259,7 +259,7 @@ def test_a_card_of_any_json_is_refused(tmp_path_factory, verdict, history):
     folder = tmp_path_factory.getbasetemp() / "card"
     files.write_json(folder / "logs" / "release.json", verdict)
     files.write_json(folder / "logs" / "history.json", history)
-    with pytest.raises(UserError, match="that no run has written|is not what a run writes"):
+    with pytest.raises(UserError, match=r"that no run has written|is not what a run writes"):
         model_card.write(folder)
 
 
