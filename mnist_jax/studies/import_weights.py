@@ -18,8 +18,8 @@ from typing import Any
 from flax import nnx
 from rich.console import Console
 
-from mnist_jax import command, data, flags, models, pipeline
-from mnist_jax.config import default
+from mnist_jax import command, data, models, pipeline
+from mnist_jax.config import default, flags
 from mnist_jax.data import Dataset
 from mnist_jax.errors import UserError
 from mnist_jax.export import weight_files
