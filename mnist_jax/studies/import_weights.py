@@ -180,12 +180,13 @@ def put(
     model = models.build(
         config["model_id"],
         num_classes=len(dataset.class_names),
-        image_side=config["image_side"],
+        image_side=dataset.image_side,
+        num_channels=dataset.num_channels,
         settings=config["network"],
         rngs=nnx.Rngs(config["seed"]),
         **facts,
     )
-    shape = (config["image_side"], config["image_side"], 1)
+    shape = (dataset.image_side, dataset.image_side, dataset.num_channels)
     models.check(model, config["model_id"], num_classes=len(dataset.class_names), image_shape=shape)
     if not config["skip_export"]:
         verify.check_parity_before_training(model, shape)
