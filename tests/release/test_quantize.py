@@ -82,9 +82,9 @@ def test_the_test_split_takes_no_part_in_calibration(run, go, monkeypatch):
     read = quantize.data.read
     seen = []
 
-    def read_other(dataset, split, side):
+    def read_other(dataset, split):
         seen.append(split)
-        found = read(dataset, split, side)
+        found = read(dataset, split)
         return found if split == "train" else found._replace(images=255 - found.images)
 
     monkeypatch.setattr(quantize.data, "read", read_other)
