@@ -6,6 +6,7 @@ import jax
 
 from benchmarks import capsule_peers, ours
 from benchmarks.interleaved import OURS, Part
+from mnist_jax.data import Split
 
 BATCH_SIZES = {
     "mnist_capsule_v1": 50,
@@ -56,9 +57,9 @@ def _evaluation(model_id: str, is_quick: bool) -> Part:
     images, labels = ours.random_data(50 if is_quick else 500)
 
     def make_ours():
-        predict = ours.Training(_recipe(model_id, batch_size=50), images, labels).make_predict()
-        data = jax.device_put((images, labels))
-        return lambda: predict(*data)
+        score = ours.Training(_recipe(model_id, batch_size=50), images, labels).make_score()
+        split = Split(*jax.device_put((images, labels)))
+        return lambda: score(split)
 
     peer = partial(capsule_peers.make_evaluation, model_id, images)
     by_batch = {

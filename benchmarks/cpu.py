@@ -13,6 +13,7 @@ from flax import nnx
 
 from benchmarks import ours, peers
 from benchmarks.interleaved import OURS, Part
+from mnist_jax.data import Split
 from mnist_jax.export.onnx import to_bytes
 from mnist_jax.export.session import open_session
 from mnist_jax.models import network as network_module
@@ -54,9 +55,9 @@ def evaluation(is_quick: bool) -> Part:
     images, labels = ours.random_data(1_000 if is_quick else 10_000)
 
     def make_ours():
-        predict = ours.Training(ours.recipe(), images, labels).make_predict()
-        data = jax.device_put((images, labels))
-        return lambda: predict(*data)
+        score = ours.Training(ours.recipe(), images, labels).make_score()
+        split = Split(*jax.device_put((images, labels)))
+        return lambda: score(split)
 
     peer = partial(peers.make_evaluation, images)
     by_batch = {

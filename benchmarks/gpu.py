@@ -107,7 +107,7 @@ def time_to_accuracy(is_quick: bool, manual_dir: Path, data_dir: Path) -> dict[s
         for epoch in range(1, config["epochs"] + 1):
             training.epoch(epoch)
         seconds.append(time.perf_counter() - start)
-        scores, losses = training.make_predict()(*test)
+        scores, losses = training.make_score()(test)
         accuracies.append(summarise(scores, losses, test.labels)["accuracy"])
     seconds, accuracies = seconds[1:], accuracies[1:]  # the first run warmed everything up
     note = (
