@@ -16,6 +16,7 @@ IMAGES = np.arange(5 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(5, 28,
 LABELS = np.array([0, 9, 3, 1, 7], np.uint8)
 IMAGE_BYTES = struct.pack(">IIII", 0x803, 5, 28, 28) + IMAGES.tobytes()
 LABEL_BYTES = struct.pack(">II", 0x801, 5) + LABELS.tobytes()
+PACKED_LABELS = gzip.compress(LABEL_BYTES, mtime=0)  # a time of now would change the tests' names
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -54,9 +55,9 @@ def _header(magic: int, *counts: int) -> bytes:
         ("labels", _header(0x801, 5) + bytes(5), "has contents of SHA-256 [0-9a-f]{64}, not"),
         ("labels.gz", LABEL_BYTES, "is not a gzip file, though its name ends in .gz"),
         ("labels.gz", b"", "is not a gzip file, though its name ends in .gz"),
-        ("labels.gz", gzip.compress(LABEL_BYTES)[:-9], "is a damaged or truncated gzip file"),
-        ("labels.gz", gzip.compress(LABEL_BYTES)[:-8] + bytes(8), "is a damaged or truncated gzip"),
-        ("labels.gz", gzip.compress(LABEL_BYTES[:-1]), "is truncated: 4 of 5 values"),
+        ("labels.gz", PACKED_LABELS[:-9], "is a damaged or truncated gzip file"),
+        ("labels.gz", PACKED_LABELS[:-8] + bytes(8), "is a damaged or truncated gzip"),
+        ("labels.gz", gzip.compress(LABEL_BYTES[:-1], mtime=0), "is truncated: 4 of 5 values"),
     ],
 )
 def test_wrong_file_is_named_with_its_fault_and_the_remedy(tmp_path, name, contents, problem):
