@@ -2,9 +2,18 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what a test compiles is its own
+# What one test compiles, those after it read: in the workers and in all that they start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="mnist_jax_compiled_")  # until this process ends
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": "2000000000",  # with a limit, JAX locks what it writes
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 import jax
 import pytest

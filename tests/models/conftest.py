@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mnist_jax.models import layers
 from mnist_jax.models.network import rebuild, take_apart
 
 
@@ -121,12 +122,13 @@ def images():
 
 @pytest.fixture(scope="session")
 def build() -> Callable[[type], Any]:
-    """Builds a network of ten classes, each kind once: drawing the weights takes seconds."""
+    """Builds a network of ten classes as it is trained; each kind once, which takes seconds."""
 
     @cache
     def build_once(network):
         model = network(num_classes=10, rngs=nnx.Rngs(0))
         model.eval()
+        layers.quicken(model)
         return model
 
     return build_once

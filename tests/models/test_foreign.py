@@ -119,8 +119,8 @@ def test_absorbing_the_scale_changes_nothing_but_the_scale():
     structure, params, model_state = network("mnist_hvc_capsule_v1")
     scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
     images = jnp.asarray(np.random.default_rng(0).random((3, 28, 28, 1), np.float32))
-    before = rebuild(structure, params, model_state)(images * 0.5)
-    after = rebuild(structure, *scaled)(images)
+    logits = jax.jit(lambda weights, images: rebuild(structure, *weights)(images))
+    before, after = logits((params, model_state), images * 0.5), logits(scaled, images)
     np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="input-divisor is 510"):
         foreign.absorb_scale("mnist_capsule_v1", params, model_state, 0.5)
