@@ -70,13 +70,19 @@ def build(
         facts: about the data.
 
     Raises:
-        UserError: the constructor fails, asks for something else, or does not take a setting.
+        UserError: the images are too small for it, or the constructor fails, asks for something
+            else, or does not take a setting.
     """
     network = find(model_id)
     defaults = {"image_side": 28, "num_channels": 1, "image_mean": 0.0, "image_std": 1.0}
     offered = {**defaults, **facts, "rngs": rngs, "dtype": dtype}
     asked = inspect.signature(network.__init__).parameters
     _check_asked(model_id, asked, offered, settings)
+    if (side := offered["image_side"]) < (least := getattr(network, "min_image_side", 1)):
+        raise UserError(
+            f"image_side is {side}, but {model_id} needs images of {least} pixels or more; "
+            f"set --image-side={least}, or choose another network"
+        )
     if dtype != "float32" and "dtype" not in asked:
         raise UserError(
             f"compute_dtype is {dtype!r}, but {model_id} does not ask for dtype; use float32"
@@ -140,9 +146,10 @@ def check(
     try:
         outputs = model(images)  # pyright: ignore[reportCallIssue]
     except Exception as error:  # the user's code can raise anything
+        or_grey = ", or make grey images: --config.channels=1" if image_shape[2] == 3 else ""
         raise UserError(
             f"{model_id} fails on images {images.shape} ({first_line(error)}); it must take "
-            "float32 [batch, side, side, channels]"
+            f"float32 [batch, side, side, channels]{or_grey}"
         ) from error
     kind = output_kind(model)
     shape = getattr(outputs, "shape", ())

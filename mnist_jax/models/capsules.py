@@ -161,19 +161,21 @@ class Decoder(nnx.Module):
     parameters for ten capsules of 16 and images of 28x28 pixels.
     """
 
-    def __init__(self, *, num_classes: int, dims: int, image_side: int, rngs: nnx.Rngs) -> None:
-        self.image_side = image_side
+    def __init__(
+        self, *, num_classes: int, dims: int, image_side: int, num_channels: int = 1, rngs: nnx.Rngs
+    ) -> None:
+        self.shape = (image_side, image_side, num_channels)
         he_normal = jax.nn.initializers.he_normal()
         self.dense1 = nnx.Linear(num_classes * dims, 512, kernel_init=he_normal, rngs=rngs)
         self.dense2 = nnx.Linear(512, 1024, kernel_init=he_normal, rngs=rngs)
-        self.dense3 = nnx.Linear(1024, image_side**2, rngs=rngs)
+        self.dense3 = nnx.Linear(1024, image_side**2 * num_channels, rngs=rngs)
 
     def __call__(
         self, capsules: Float[Array, "batch classes dims"], labels: Integer[Array, " batch"]
-    ) -> Float[Array, "batch side side 1"]:
+    ) -> Float[Array, "batch side side channels"]:
         """Returns grey levels in 0..1; every capsule but that of the label is put to zero."""
         is_label = jax.nn.one_hot(labels, capsules.shape[1])[:, :, None]
         x = (capsules * is_label).reshape(capsules.shape[0], -1)
         x = nnx.relu(self.dense1(x))
         x = nnx.relu(self.dense2(x))
-        return nnx.sigmoid(self.dense3(x)).reshape(-1, self.image_side, self.image_side, 1)
+        return nnx.sigmoid(self.dense3(x)).reshape(-1, *self.shape)

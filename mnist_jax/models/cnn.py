@@ -23,28 +23,32 @@ class CNN(nnx.Module):
         image_std: float,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        num_channels: int = 1,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
 
         Args:
             num_classes: logits.
-            image_mean: of the data set's grey levels, which is subtracted.
-            image_std: of the data set's grey levels, to divide by.
+            image_mean: of the data set's levels, which is subtracted.
+            image_std: of the data set's levels, to divide by.
             rngs: streams named `params` and `dropout`.
             image_side: of the square images, in pixels.
+            num_channels: 1 for grey images, 3 for colour.
             dtype: of the layers; weights and logits are float32.
         """
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.conv1 = nnx.Conv(1, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
+        self.conv1 = nnx.Conv(num_channels, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
         self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
         self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
         self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
         self.dropout1 = layers.Dropout(0.25, rngs=rngs)
         self.dropout2 = layers.Dropout(0.5, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[Array, "batch side side channels"]
+    ) -> Float[Array, "batch classes"]:
         """Returns logits."""
         x = (images - self.image_mean[...]) / self.image_std[...]
         x = layers.conv_conv_pool(x, self.conv1, self.conv2)  # (batch, 12, 12, 64)

@@ -25,7 +25,9 @@ class EfficientTrunk(nnx.Module):
     digits in 36x36 pixels.
     """
 
-    def __init__(self, *, image_side: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, *, image_side: int, num_channels: int, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
         self.image_side = image_side
         he_normal = jax.nn.initializers.he_normal()
 
@@ -52,7 +54,12 @@ class EfficientTrunk(nnx.Module):
 
         stride = 1 if image_side == 28 else 2
         self.convs = nnx.List(
-            [conv(1, 32, 5, 1), conv(32, 64, 3, 1), conv(64, 64, 3, stride), conv(64, 128, 3, 2)]
+            [
+                conv(num_channels, 32, 5, 1),
+                conv(32, 64, 3, 1),
+                conv(64, 64, 3, stride),
+                conv(64, 128, 3, 2),
+            ]
         )
         self.norms = nnx.List([norm(32), norm(64), norm(64), norm(128)])
         side = ((image_side - 6 - 3) // stride + 1 - 3) // 2 + 1  # 9 for 28
@@ -62,7 +69,9 @@ class EfficientTrunk(nnx.Module):
         )
         self.primary_biases = nnx.Param(jnp.zeros(features))
 
-    def features(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch 128"]:
+    def features(
+        self, images: Float[Array, "batch side side channels"]
+    ) -> Float[Array, "batch 128"]:
         """Returns one number for each feature map."""
         x = images
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -90,6 +99,7 @@ class EfficientCapsNet(EfficientTrunk):
         num_classes: int,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        num_channels: int = 1,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
@@ -98,9 +108,10 @@ class EfficientCapsNet(EfficientTrunk):
             num_classes: class capsules.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
+            num_channels: 1 for grey images, 3 for colour.
             dtype: of the convolutions; capsules and routing are float32.
         """
-        super().__init__(image_side=image_side, dtype=dtype, rngs=rngs)
+        super().__init__(image_side=image_side, num_channels=num_channels, dtype=dtype, rngs=rngs)
         # The fan-in, as Keras counts it for this shape, is classes * inputs * input dims.
         he_normal = jax.nn.initializers.he_normal()
         weights = he_normal(rngs.params(), (num_classes, NUM_PRIMARY, PRIMARY_DIMS, CLASS_DIMS))
@@ -109,11 +120,15 @@ class EfficientCapsNet(EfficientTrunk):
         )
         self.routing_biases = nnx.Param(jnp.zeros((NUM_PRIMARY, num_classes)))
         self.decoder = Decoder(
-            num_classes=num_classes, dims=CLASS_DIMS, image_side=image_side, rngs=rngs
+            num_classes=num_classes,
+            dims=CLASS_DIMS,
+            image_side=image_side,
+            num_channels=num_channels,
+            rngs=rngs,
         )
 
     def primary_capsules(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> Float[Array, "batch 16 8"]:
         """Returns the capsules below the routing, of length below 1."""
         features = self.features(images)
@@ -127,14 +142,14 @@ class EfficientCapsNet(EfficientTrunk):
         return self_attention_routing(votes, self.routing_biases[...])
 
     def __call__(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> Float[Array, "batch classes 16"]:
         """Returns the class capsules."""
         return self.route(self.primary_capsules(images))[0]
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
-    ) -> Float[Array, "batch side side 1"]:
+    ) -> Float[Array, "batch side side channels"]:
         """Draws the images again, each from the capsule of its label."""
         return self.decoder(outputs, labels)
 
@@ -151,15 +166,18 @@ class EfficientCNN(EfficientTrunk):
         num_classes: int,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        num_channels: int = 1,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights; the arguments are those of `EfficientCapsNet`."""
-        super().__init__(image_side=image_side, dtype=dtype, rngs=rngs)
+        super().__init__(image_side=image_side, num_channels=num_channels, dtype=dtype, rngs=rngs)
         num_units = num_classes * CLASS_DIMS
         self.dense1 = nnx.Linear(NUM_PRIMARY * PRIMARY_DIMS, num_units, rngs=rngs)
         self.dense2 = nnx.Linear(num_units, num_classes, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[Array, "batch side side channels"]
+    ) -> Float[Array, "batch classes"]:
         """Returns logits."""
         x = nnx.relu(self.features(images))
         return self.dense2(nnx.relu(self.dense1(x)))

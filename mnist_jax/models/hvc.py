@@ -1,5 +1,7 @@
 """`mnist_hvc_capsule_v1`: homogeneous vector capsules in three branches, without routing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +14,29 @@ NUM_CONVS = 9
 CONVS_PER_BRANCH = 3
 
 
+def _norm(
+    num_features: int,
+    *,
+    has_relu: bool = False,
+    is_of_capsules: bool = False,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> layers.BatchNorm:
+    # The authors have momentum 0.9997. After 300 epochs that makes no difference; after two, three
+    # quarters of the running statistics would still be what they began with.
+    return layers.BatchNorm(
+        num_features,
+        has_relu=has_relu,
+        momentum=0.99,
+        epsilon=1e-3,
+        use_scale=False,
+        # Lengths lie far from zero for their spread, where the fast formula loses digits.
+        use_fast_variance=not is_of_capsules,
+        dtype=jnp.float32 if is_of_capsules else dtype,
+        rngs=rngs,
+    )
+
+
 class HVCCapsNet(nnx.Module):
     """Nine 3x3 convolutions; after every third, each pixel is a capsule that votes for each class.
 
@@ -22,12 +47,15 @@ class HVCCapsNet(nnx.Module):
     the code also offers, is left out: the normalisation after it divides it away, all but its sign.
     """
 
+    min_image_side = 2 * NUM_CONVS + 1
+
     def __init__(
         self,
         *,
         num_classes: int,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        num_channels: int = 1,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
@@ -36,26 +64,13 @@ class HVCCapsNet(nnx.Module):
             num_classes: class capsules of each branch.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
+            num_channels: 1 for grey images, 3 for colour.
             dtype: of the convolutions; capsules are float32.
         """
         self.dtype = dtype
         normal = drawn_flat(jax.nn.initializers.normal(0.05))
 
-        def norm(num_features, *, has_relu=False, is_of_capsules=False):
-            # The authors have momentum 0.9997. After 300 epochs that makes no difference; after
-            # two, three quarters of the running statistics would still be what they began with.
-            return layers.BatchNorm(
-                num_features,
-                has_relu=has_relu,
-                momentum=0.99,
-                epsilon=1e-3,
-                use_scale=False,
-                # Lengths lie far from zero for their spread, where the fast formula loses digits.
-                use_fast_variance=not is_of_capsules,
-                dtype=jnp.float32 if is_of_capsules else dtype,
-                rngs=rngs,
-            )
-
+        norm = functools.partial(_norm, dtype=dtype, rngs=rngs)
         filters = [32 + 16 * index for index in range(NUM_CONVS)]
         self.convs = nnx.List(
             nnx.Conv(
@@ -68,7 +83,7 @@ class HVCCapsNet(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
-            for num_inputs, num_outputs in zip([1, *filters], filters, strict=False)
+            for num_inputs, num_outputs in zip([num_channels, *filters], filters, strict=False)
         )
         self.norms = nnx.List(norm(num_outputs, has_relu=True) for num_outputs in filters)
         branch_dims = filters[CONVS_PER_BRANCH - 1 :: CONVS_PER_BRANCH]
@@ -84,7 +99,7 @@ class HVCCapsNet(nnx.Module):
         self.merge_norm = norm(len(branch_dims), is_of_capsules=True)
 
     def class_capsules(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> list[Float[Array, "batch classes _"]]:
         """Returns the class capsules of each branch, of 64, 112 and 160 dims, none negative."""
         x = (2 * images - 1).astype(self.dtype)
@@ -103,7 +118,9 @@ class HVCCapsNet(nnx.Module):
                 capsules.append(nnx.relu(branch_norm(sums)))
         return capsules
 
-    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[Array, "batch side side channels"]
+    ) -> Float[Array, "batch classes"]:
         """Returns logits."""
         branches = self.class_capsules(images)
         stacked = jnp.stack([lengths(capsules) for capsules in branches], axis=-1)

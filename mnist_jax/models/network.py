@@ -44,6 +44,7 @@ class Network(Protocol):
 
     * `outputs = "capsules"`: `model(images)` returns class capsules, `[batch, classes, dims]`,
       whose lengths are the scores. Default: `"logits"`, whose softmax is;
+    * `min_image_side`: the least height and width that its layers leave something of, in pixels;
     * `reconstruct(outputs, labels)`: draws the images again, `[batch, side, side, channels]`, 0 to
       1; the squared error is added to the loss. What only it uses belongs in `self.decoder`, which
       is not counted as exported.

@@ -25,6 +25,8 @@ PRIMARY_DIMS = 8
 class SabourTrunk(nnx.Module):
     """conv 9x9x256, ReLU, conv 9x9x256 with stride 2: 6x6 places for an image of 28x28."""
 
+    min_image_side = 17
+
     def __init__(
         self, *, image_side: int, primary_factor: float, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:

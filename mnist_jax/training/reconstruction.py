@@ -10,7 +10,8 @@ RECONSTRUCTION_WEIGHT_OF_CODE = 0.01
 
 
 def reconstruction_loss(
-    drawn: Float[Array, "batch height width 1"], images: Float[Array, "batch height width 1"]
+    drawn: Float[Array, "batch height width channels"],
+    images: Float[Array, "batch height width channels"],
 ) -> Float[Array, " batch"]:
-    """Returns the squared error summed over the pixels of each image (not their mean)."""
+    """Returns the squared error summed over all levels of each image (not their mean)."""
     return ((drawn - images) ** 2).sum(axis=(1, 2, 3))

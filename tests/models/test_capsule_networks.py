@@ -1,5 +1,7 @@
 """What holds for every capsule network alike."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from flax import nnx
 
 from mnist_jax import models
 from mnist_jax.config import MODELS
+from mnist_jax.errors import UserError
 from mnist_jax.export.onnx import to_bytes
 from mnist_jax.models.efficient import EfficientCapsNet, EfficientCNN
 from mnist_jax.models.hvc import HVCCapsNet
@@ -150,6 +153,20 @@ def test_the_cnns_have_the_size_of_their_capsule_networks(capsules, cnn, side):
     assert 0 < size(cnn) / size(capsules) - 1 < 0.011
 
 
+@pytest.mark.parametrize("model_id", MODELS)
+def test_images_that_are_too_small_are_refused_and_the_smallest_are_not(model_id):
+    least = max(getattr(models.find(model_id), "min_image_side", 1), 16)
+
+    def outputs(side):
+        model = models.build(model_id, num_classes=3, image_side=side, rngs=nnx.Rngs(0))
+        return scores(model, jnp.zeros((2, side, side, 1)))
+
+    assert nnx.eval_shape(lambda: outputs(least)).shape == (2, 3)
+    if least > 16:
+        with pytest.raises(UserError, match=f"is {least - 1}, but .* needs images of {least} pix"):
+            outputs(least - 1)
+
+
 SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1")
 
 
@@ -160,9 +177,13 @@ SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn
         for model_id in MODELS
     ],
 )
-def test_every_network_takes_a_larger_canvas(model_id, compiled):
-    model = models.build(model_id, num_classes=10, image_side=36, rngs=nnx.Rngs(0))
-    images = jax.random.uniform(jax.random.key(0), (2, 36, 36, 1))
+def test_every_network_takes_larger_images(model_id, compiled):
+    asked = inspect.signature(models.find(model_id)).parameters
+    channels = 3 if "num_channels" in asked else 1
+    shape = (36, 36, channels)
+    facts = models.Facts(num_classes=10, image_side=36, num_channels=channels)
+    model = models.build(model_id, rngs=nnx.Rngs(0), **facts)
+    images = jax.random.uniform(jax.random.key(0), (2, *shape))
 
     def everything(network, images):
         outputs = network(images)
@@ -172,7 +193,7 @@ def test_every_network_takes_a_larger_canvas(model_id, compiled):
 
     (of_jax, of_images, drawn), _ = compiled(model, everything)(images)
     assert (of_jax.shape, of_images.shape, drawn.shape) == ((2, 10), (2,), images.shape)
-    file = to_bytes(model, (36, 36, 1), {})
+    file = to_bytes(model, shape, {})
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (of_file,) = session.run(None, {"image": np.array(images.transpose(0, 3, 1, 2))})
     np.testing.assert_allclose(of_file, of_jax, atol=1e-5)
