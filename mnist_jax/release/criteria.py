@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
+from mnist_jax.release import each_class
 from mnist_jax.release.intervals import of_one_among, wilson
 from mnist_jax.release.records import (
     Criteria,
@@ -53,6 +56,7 @@ def judge(
     failures = _verification_failures(metrics, verification)
     rows = [
         *_accuracy_rows(criteria, metrics),
+        *_each_class_rows(criteria, metrics),
         *_leakage_rows(run),
         _row("metrics_consistent", not problems, "==", True, detail="\n".join(problems)),
         _row("verified", not failures, "==", True, detail="\n".join(failures)),
@@ -127,6 +131,22 @@ def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     worst = _worst_class(classes)
     threshold = criteria.min_per_class_accuracy
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
+
+
+def _each_class_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
+    """The criteria on measures in which every class counts alike: those that are asked for."""
+    rows = []
+    for name in each_class.NAMES:
+        threshold, measured, interval = getattr(criteria, f"min_{name}"), metrics.get(name), None
+        if threshold > 0:
+            detail = "a class has no test image, or the number is absurd"
+            with suppress(KeyError, TypeError, ValueError):
+                low, high = metrics["intervals_95"][name]
+                if 0 <= low <= measured <= high <= 1:
+                    interval, detail = [low, high], ""
+            facts = {"n": metrics.get("num_examples"), "interval_95": interval, "detail": detail}
+            rows.append(_row(name, measured if interval else None, ">=", threshold, **facts))
+    return rows
 
 
 def _leakage_rows(run: Run) -> list[Criterion]:
@@ -241,9 +261,21 @@ def _contradictions(run: Run, metrics: Metrics, *others: Any) -> list[str]:
             "per_class does not add up to the test set": totals == [n, num_correct],
             "confusion_matrix and per_class differ": diagonal == counts,
             "class_names and per_class differ": names == metrics["class_names"],
+            **_each_class_claims(metrics),
             "loss is negative": metrics["loss"] >= 0,
             "calibration error out of 0 to 1": 0 <= metrics["expected_calibration_error"] <= 1,
         }
     except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         return [f"a number is missing or not finite: {error!r}"]
     return [line for line, holds in claims.items() if not holds]
+
+
+def _each_class_claims(metrics: Metrics) -> dict[str, bool]:
+    """What the measures in which every class counts alike claim, where they are there."""
+    confusions = np.array(metrics["confusion_matrix"])
+    measures = {"balanced_accuracy": each_class.balanced_accuracy, "macro_f1": each_class.macro_f1}
+    return {
+        f"{name} is not that of confusion_matrix": abs(metrics[name] - of(confusions)[0]) < 1e-6
+        for name, of in measures.items()
+        if metrics.get(name) is not None
+    }

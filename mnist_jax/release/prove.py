@@ -11,13 +11,13 @@ from flax import nnx
 from jaxtyping import Float
 
 from mnist_jax import models
-from mnist_jax.data import Split
+from mnist_jax.data import DATASET_IDS, Split
 from mnist_jax.errors import UserError
 from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.files import sha256, write_bytes
 from mnist_jax.models.network import num_exported_parameters, take_apart
 from mnist_jax.models.predict import Predictor, Trained
-from mnist_jax.release import records, verify
+from mnist_jax.release import each_class, records, shown, verify
 from mnist_jax.release.criteria import judge
 from mnist_jax.release.records import Criteria, Metrics, Release, Run, Training, Validation
 from mnist_jax.run import environment, own_code
@@ -71,17 +71,22 @@ def measure(
     score = evaluate.make_score(trained.predictor, losses.find(criterion_id))
     scores, example_losses = score(trained.params, trained.model_state, test)
     names = tuple(dataset["class_names"])
+    measured = evaluate.measure(scores, example_losses, test.labels, names)
+    confusions = np.array(measured["confusion_matrix"])
     metrics = Metrics(
         model_id=own_code.short_name(model_id),
         dataset_id=dataset["dataset_id"],
         criterion_id=own_code.short_name(criterion_id),
         outputs=trained.predictor.structure.outputs,
         split="test",
-        **evaluate.measure(scores, example_losses, test.labels, names),
+        **measured,
+        **each_class.measure(scores, test.labels, confusions),
         num_parameters=num_exported_parameters(trained.params),
         validation=validation,
     )
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
+    if metrics["dataset_id"] not in DATASET_IDS:
+        LOGGER.info(shown.each_class(metrics))
     subject = Subject(trained, test, scores, metrics, run, training)
     metrics["image_shape"] = list(subject.image_shape)
     return subject

@@ -21,6 +21,9 @@ class Criteria(NamedTuple):
     min_per_class_accuracy: float = DEFAULTS["min_per_class_accuracy"]  # 0 to 1
     max_model_size_mb: float = DEFAULTS["max_model_size_mb"]  # of 10^6 bytes, of the ONNX file
     max_inference_time_ms: float = DEFAULTS["max_inference_time_ms"]  # p90, of the ONNX file
+    min_balanced_accuracy: float = DEFAULTS["min_balanced_accuracy"]  # 0 to 1; 0: not asked for
+    min_macro_f1: float = DEFAULTS["min_macro_f1"]  # likewise
+    min_auc: float = DEFAULTS["min_auc"]  # likewise
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Criteria":
@@ -66,6 +69,12 @@ class Metrics(Counts):
     class_names: list[str]
     per_class: list[ClassCounts]
     confusion_matrix: list[list[int]]  # true class by row, answer by column
+    # The means over the classes and `intervals_95` by name; see `release.each_class`. None: a class
+    # has no image; missing in runs of earlier versions.
+    balanced_accuracy: NotRequired[float | None]
+    macro_f1: NotRequired[float | None]
+    auc: NotRequired[float | None]
+    intervals_95: NotRequired[dict[str, Interval]]
     num_parameters: int
     validation: Validation | None  # None where a network was not trained here
 
