@@ -138,7 +138,7 @@ def measure_test(
     # A run of an earlier version knows nothing of newer keys; they have what it did.
     run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
     facts: dict[str, Any] = {key: config[key] for key in ("model_id", "criterion_id")}
-    facts["run"] = Run(**run)
+    facts |= {"run": Run(**run), "names": data.names(dataset, "test")}
     if "imported" in run:
         return proof.measure(trained, test, **facts, validation=None, training=None)
     history = read_history(run_dir)

@@ -35,6 +35,7 @@ PLOTS = {
     "per_class_accuracy": "Test accuracy by class, with Wilson 95 % intervals and the criterion",
     "training_accuracy": "Accuracy by epoch on the train and validation splits, kept epoch marked",
     "training_loss": "Loss by epoch on the train and validation splits, kept epoch marked",
+    "mistakes": "Test images with wrong answers, most confident first; mistakes.csv lists them all",
     "reconstructions": "Test images drawn again by the decoder, from right and from wrong answers",
     "perturbations": "What each of the 16 dimensions of a class capsule changes in the drawing",
     "couplings": "How the routing couples the primary capsules to the class capsules",

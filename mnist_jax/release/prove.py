@@ -38,6 +38,7 @@ class Subject(NamedTuple):
     metrics: Metrics
     run: Run
     training: Training | None = None  # None where it was not trained here
+    names: Sequence[str] | None = None  # of the test pictures; None: they have none
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,6 +56,7 @@ def measure(
     criterion_id: str,
     validation: Validation | None,
     training: Training | None,
+    names: Sequence[str] | None = None,
 ) -> Subject:
     """Measures a network on the test split.
 
@@ -66,12 +68,13 @@ def measure(
         criterion_id: the loss to measure.
         validation: what the validation split said of the weights.
         training: how they were trained.
+        names: of the test pictures.
     """
     dataset = run["dataset"]
     score = evaluate.make_score(trained.predictor, losses.find(criterion_id))
     scores, example_losses = score(trained.params, trained.model_state, test)
-    names = tuple(dataset["class_names"])
-    measured = evaluate.measure(scores, example_losses, test.labels, names)
+    class_names = tuple(dataset["class_names"])
+    measured = evaluate.measure(scores, example_losses, test.labels, class_names)
     confusions = np.array(measured["confusion_matrix"])
     metrics = Metrics(
         model_id=own_code.short_name(model_id),
@@ -87,7 +90,7 @@ def measure(
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
     if metrics["dataset_id"] not in DATASET_IDS:
         LOGGER.info(shown.each_class(metrics))
-    subject = Subject(trained, test, scores, metrics, run, training)
+    subject = Subject(trained, test, scores, metrics, run, training, names)
     metrics["image_shape"] = list(subject.image_shape)
     return subject
 
