@@ -1,8 +1,10 @@
 """The tables of the model card."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from mnist_jax.card.markdown import table
+from mnist_jax.config import DATASET_IDS
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import (
     Criterion,
@@ -12,7 +14,7 @@ from mnist_jax.release.records import (
     Release,
     Verification,
 )
-from mnist_jax.release.shown import show_measured, show_rule
+from mnist_jax.release.shown import TITLES, majority, show_measured, show_rule
 
 UNKNOWN = "not known"
 LATENCY = """\
@@ -36,7 +38,7 @@ def criteria(criteria: list[Criterion]) -> str:
         )
         for row in sorted(criteria, key=lambda row: row["passed"])
     ]
-    return _table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
+    return table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
 
 
 def data(dataset: Mapping[str, Any]) -> str:
@@ -120,7 +122,7 @@ def provenance(release: Release) -> str:
 
 def _facts(facts: Mapping[str, str | None]) -> str:
     """A table without a header; what is None is not known."""
-    return _table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
+    return table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
 
 
 def results(metrics: Metrics) -> str:
@@ -134,7 +136,23 @@ def results(metrics: Metrics) -> str:
         )
         for row in ({"class_name": "**all**", **metrics}, *metrics["per_class"])
     ]
-    return _table("class|correct|accuracy|95 % interval (Wilson)", rows)
+    return table("class|correct|accuracy|95 % interval (Wilson)", rows)
+
+
+def each_class(metrics: Metrics) -> str:
+    """The measures in which every class counts alike; nothing of the built-in, even data."""
+    if metrics["dataset_id"] in DATASET_IDS:
+        return ""
+    intervals = metrics.get("intervals_95") or {}
+    rows = [
+        (TITLES[name], f"{metrics[name]:.4f}", _interval(intervals[name]))
+        for name in TITLES
+        if name in intervals
+    ]
+    means = "mean over the classes, each counting alike|measured|95 % interval"
+    return "\n\n".join(
+        [*([table(means, rows)] if rows else []), f"{'. '.join(majority(metrics))}."]
+    )
 
 
 def confusions(metrics: Metrics) -> str:
@@ -194,11 +212,11 @@ def verification(verification: Verification | None) -> str:
     latency = verification["latency"]
     settled = "settled" if latency and latency["stable"] else "did not settle"
     parts = [
-        _table("verdict|check|what was seen", checks),
+        table("verdict|check|what was seen", checks),
         "Scores of the files against the JAX model's, where a difference of "
         f"{verification['tolerance']:g} is allowed:",
-        _table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
-        _table("format|path in the run's folder|bytes|SHA-256", files),
+        table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
+        table("format|path in the run's folder|bytes|SHA-256", files),
         LATENCY.format(settled=settled, **latency) if latency else "No ONNX file was timed.",
     ]
     return "\n\n".join(parts)
@@ -211,8 +229,3 @@ def _interval(interval_95: list[float] | None) -> str:
 def _difference(row: ParityRow) -> str:
     difference = row["max_abs_difference"]
     return "not finite" if difference is None else f"{difference:.2g}"
-
-
-def _table(header: str, rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header.split("|"), ["---"] * (header.count("|") + 1), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

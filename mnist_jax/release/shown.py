@@ -60,25 +60,30 @@ def table(release: Release) -> Group:
 
 
 def each_class(metrics: Metrics) -> str:
-    """The measures in which every class counts alike, and what an answer without a look gets."""
+    """The measures in which every class counts alike, beside what a blind answer gets: one line."""
     intervals = metrics.get("intervals_95") or {}
     parts = [
         f"{title} {metrics[name]:.4f} ({intervals[name][0]:.4f} to {intervals[name][1]:.4f})"
         for name, title in TITLES.items()
         if name in intervals
     ]
+    return ", ".join([*parts, *majority(metrics)])
+
+
+def majority(metrics: Metrics) -> list[str]:
+    """What a blind answer gets, and whether the model gives no other."""
     names, matrix = metrics["class_names"], metrics["confusion_matrix"]
     counts = [sum(row) for row in matrix]
     answered = [
         name for name, column in zip(names, zip(*matrix, strict=True), strict=True) if any(column)
     ]
-    parts.append(
+    lines = [
         f"{names[counts.index(max(counts))]} as the answer to all would be right for "
         f"{max(counts) / sum(counts):.4f}"
-    )
+    ]
     if len(answered) == 1:
-        parts.append(f"THE MODEL ANSWERS {answered[0]} TO ALL")
-    return ", ".join(parts)
+        lines.append(f"THE MODEL ANSWERS {answered[0]} TO ALL")
+    return lines
 
 
 def show_threshold(row: Criterion) -> str:
