@@ -57,7 +57,7 @@ def _grid(
         image = image[..., 0] if image.shape[2:] == (1,) else image
         highest = 255 if image.dtype == np.uint8 else 1
         axes.imshow(image, cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
-        true, given = (_short(class_names[label]) for label in (test.labels[index], answer))
+        true, given = (_short(class_names[i]) for i in (int(test.labels[index]), answer))
         axes.set_title(f"{true} → {given}", size="small", color=VERMILLION, pad=2, parse_math=False)
         score = f"{scores[index, answer]:.4f}"
         axes.text(0.5, -0.03, score, transform=axes.transAxes, ha="center", va="top", size="small")

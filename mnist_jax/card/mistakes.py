@@ -44,10 +44,10 @@ def write(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
     for index in find(scores, labels).tolist():
-        answer = int(scores[index].argmax())
-        cells = (class_names[labels[index]], class_names[answer])
-        name = str(index) if names is None else as_text(names[index])
-        writer.writerow([name, *map(as_text, cells), f"{scores[index, answer]:.6f}"])
+        label, answer = int(labels[index]), int(scores[index].argmax())
+        cells = (str(index) if names is None else names[index], class_names[label])
+        score = f"{scores[index, answer]:.6f}"
+        writer.writerow([*map(as_text, cells), as_text(class_names[answer]), score])
     write_text(run_dir / paths.MISTAKES, text.getvalue())
 
 

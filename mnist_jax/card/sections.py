@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_jax.card.markdown import table
+from mnist_jax.card.markdown import folded, table
 from mnist_jax.config import DATASET_IDS
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import (
@@ -17,6 +17,7 @@ from mnist_jax.release.records import (
 from mnist_jax.release.shown import TITLES, majority, show_measured, show_rule
 
 UNKNOWN = "not known"
+MOST_CLASSES = 30  # of a table that is not folded
 LATENCY = """\
 Latency of the ONNX file, batch {batch_size}, {threads} thread: p50 {p50_ms:.3f} ms,
 p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {settled}. Loading takes
@@ -82,6 +83,7 @@ def training(release: Release, history: History | None) -> str:
             "learning rate": f"{config['learning_rate']}, {config['schedule_id']}",
             "batch size, seed": f"{config['batch_size']}, {config['seed']}",
             "random shifts, turns": f"up to {shift} px, {degrees}°",
+            **_used(config),
             "epochs": f"{training['num_epochs']}, of which epoch {training['best_epoch']} was kept",
             "train, during that epoch": f"loss {best['train_loss']:.4f}, "
             f"accuracy {best['train_accuracy']:.4f}",
@@ -92,6 +94,20 @@ def training(release: Release, history: History | None) -> str:
             "hardware": f"{machine}; CPU {environment['cpu']}",
         }
     )
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a training can do besides, and this one did."""
+    named = {
+        "class_weights": "weights of the classes",
+        "augment_flip": "every second image mirrored",
+        "augment_cutout_px": "side of the square cut out, px",
+        "augment_brightness": "random brightness, factor 1 ±",
+        "augment_contrast": "random contrast, factor 1 ±",
+        "augment_saturation": "random saturation, factor 1 ±",
+    }
+    used = [key for key in named if key in config and config[key] not in ("none", 0)]
+    return {named[key]: str(config[key]) for key in used}
 
 
 def provenance(release: Release) -> str:
@@ -126,17 +142,23 @@ def _facts(facts: Mapping[str, str | None]) -> str:
 
 
 def results(metrics: Metrics) -> str:
-    """The accuracy of the whole split and of each class."""
-    rows = [
+    """The accuracy of the whole split and of each class; many classes fold away."""
+    header = "class|correct|accuracy|95 % interval (Wilson)"
+    whole, *rows = [
         (
             row["class_name"],
             f"{row['num_correct']:,} of {row['num_examples']:,}",
-            f"{row['accuracy']:.4f}",
-            _interval(wilson(row["num_correct"], row["num_examples"])),
+            f"{row['accuracy']:.4f}" if row["num_examples"] else "no test image",
+            _interval(wilson(row["num_correct"], row["num_examples"]))
+            if row["num_examples"]
+            else "",
         )
         for row in ({"class_name": "**all**", **metrics}, *metrics["per_class"])
     ]
-    return table("class|correct|accuracy|95 % interval (Wilson)", rows)
+    if len(rows) <= MOST_CLASSES:
+        return table(header, [whole, *rows])
+    each = folded(f"Each of {len(rows)} classes", table(header, rows))
+    return f"{table(header, [whole])}\n\n{each}"
 
 
 def each_class(metrics: Metrics) -> str:

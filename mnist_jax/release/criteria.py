@@ -137,15 +137,19 @@ def _each_class_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     """The criteria on measures in which every class counts alike: those that are asked for."""
     rows = []
     for name in each_class.NAMES:
-        threshold, measured, interval = getattr(criteria, f"min_{name}"), metrics.get(name), None
+        threshold = getattr(criteria, f"min_{name}")
         if threshold > 0:
-            detail = "a class has no test image, or the number is absurd"
+            facts: dict[str, Any] = {
+                "n": metrics.get("num_examples"),
+                "detail": "a class has no test image, or the number is absurd",
+            }
+            measured, given = None, {**metrics}
             with suppress(KeyError, TypeError, ValueError):
-                low, high = metrics["intervals_95"][name]
-                if 0 <= low <= measured <= high <= 1:
-                    interval, detail = [low, high], ""
-            facts = {"n": metrics.get("num_examples"), "interval_95": interval, "detail": detail}
-            rows.append(_row(name, measured if interval else None, ">=", threshold, **facts))
+                low, high = given["intervals_95"][name]
+                if 0 <= low <= given[name] <= high <= 1:
+                    measured = given[name]
+                    facts |= {"interval_95": [low, high], "detail": ""}
+            rows.append(_row(name, measured, ">=", threshold, **facts))
     return rows
 
 

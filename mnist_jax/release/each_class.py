@@ -13,9 +13,9 @@ from jaxtyping import Float, Int, Integer
 from scipy.stats import rankdata
 
 from mnist_jax.release.intervals import either, of_area, of_mean, wilson, wilson_of
+from mnist_jax.release.records import ClassMeans
 
 NAMES = ("balanced_accuracy", "macro_f1", "auc")
-Value = float | None  # 0 to 1; None: a class has no image
 Measured = tuple[float, list[float]]  # 0 to 1, and its 95 % interval
 
 
@@ -23,8 +23,8 @@ def measure(
     scores: Float[np.ndarray, "n classes"],
     labels: Integer[np.ndarray, " n"],
     confusions: Int[np.ndarray, "classes classes"],
-) -> dict[str, Value | dict[str, list[float]]]:
-    """Returns each of `NAMES`, and `intervals_95` by name; None where a class has no image.
+) -> ClassMeans:
+    """Returns each of `NAMES` with its interval.
 
     Args:
         scores: the largest is the answer; they need not add up to 1.
@@ -32,15 +32,16 @@ def measure(
         confusions: counts, true class by row, answer by column.
     """
     if not confusions.sum(axis=1).all():
-        return {**dict.fromkeys(NAMES), "intervals_95": {}}
+        return {"balanced_accuracy": None, "macro_f1": None, "auc": None, "intervals_95": {}}
     measured = (balanced_accuracy(confusions), macro_f1(confusions), auc(scores, labels))
-    found = dict(zip(NAMES, measured, strict=True))
     return {
-        **{name: value for name, (value, _) in found.items()},
+        "balanced_accuracy": measured[0][0],
+        "macro_f1": measured[1][0],
+        "auc": measured[2][0],
         # Rounding may put a limit beyond 1, or on the wrong side of the value.
         "intervals_95": {
             name: [min(max(low, 0.0), value), max(min(high, 1.0), value)]
-            for name, (value, (low, high)) in found.items()
+            for name, (value, (low, high)) in zip(NAMES, measured, strict=True)
         },
     }
 

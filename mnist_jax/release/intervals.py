@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import binomtest, norm, t
 
 CONFIDENCE = 0.95
@@ -92,7 +92,7 @@ def of_area(area: float, num_class: int, num_rest: int) -> list[float]:
             return abs(true - area) - Z * error(true)
 
         inside = min(max(area, 1e-12), 1 - 1e-12)  # at 0 and 1 themselves the error is 0
-        return bound if area == bound else float(brentq(gap, inside, bound))
+        return bound if area == bound else root_scalar(gap, bracket=[inside, bound]).root
 
     return [limit(0.0), limit(1.0)]
 

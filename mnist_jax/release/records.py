@@ -54,7 +54,19 @@ class Validation(TypedDict):
     num_examples: int
 
 
-class Metrics(Counts):
+class ClassMeans(TypedDict):
+    """Means over the classes, each counting alike; see `release.each_class`.
+
+    None, and without an interval: a class has no image. Missing in runs of earlier versions.
+    """
+
+    balanced_accuracy: NotRequired[float | None]
+    macro_f1: NotRequired[float | None]
+    auc: NotRequired[float | None]
+    intervals_95: NotRequired[dict[str, Interval]]
+
+
+class Metrics(Counts, ClassMeans):
     """`metrics.json`: the test split, measured in JAX."""
 
     model_id: str  # of a network of the user's own: the name of its class, in lower case
@@ -69,12 +81,6 @@ class Metrics(Counts):
     class_names: list[str]
     per_class: list[ClassCounts]
     confusion_matrix: list[list[int]]  # true class by row, answer by column
-    # The means over the classes and `intervals_95` by name; see `release.each_class`. None: a class
-    # has no image; missing in runs of earlier versions.
-    balanced_accuracy: NotRequired[float | None]
-    macro_f1: NotRequired[float | None]
-    auc: NotRequired[float | None]
-    intervals_95: NotRequired[dict[str, Interval]]
     num_parameters: int
     validation: Validation | None  # None where a network was not trained here
 

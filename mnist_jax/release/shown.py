@@ -20,6 +20,8 @@ def show_measured(row: Criterion) -> str:
         return "not measured"
     if isinstance(measured, bool):
         return "yes" if measured else "no"
+    if isinstance(measured, int):
+        return f"{measured:,} {unit}".rstrip()
     shown = f"{measured:.3f}" if unit else f"{measured:.4f}"
     if side_of(float(shown), threshold) != side_of(measured, threshold):
         shown = f"{measured:.6f}"
