@@ -119,9 +119,13 @@ def _reasons(row: Criterion) -> list[str]:
 def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     """The criteria on the whole test set and on the worst class."""
     whole = _proportion(metrics)
-    threshold = criteria.min_test_accuracy
+    threshold, n = criteria.min_test_accuracy, whole["n"]
+    is_small = n is not None and n < NUM_EXAMPLES_TO_DOUBT_PERFECTION
+    if whole["measured"] == 1 and is_small:
+        low = whole["interval_95"][0]
+        whole["detail"] = f"without one error, but {n} images cannot tell 1 from {low:.4f}"
     rows = [_row("test_accuracy", rule=">=", threshold=threshold, **whole)]
-    if whole["n"] is None or whole["n"] >= NUM_EXAMPLES_TO_DOUBT_PERFECTION:
+    if not is_small:
         doubt = "without one error, look for test images among the training images"
         whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
         rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))

@@ -310,6 +310,9 @@ def test_a_threshold_within_the_interval_is_said_whatever_the_verdict():
 def test_a_perfect_score_on_thousands_is_suspicious(matrix, verdict):
     judged = judge(make_metrics(matrix))
     assert judged["verdict"] == verdict
+    if matrix == [[500, 0], [0, 499]]:
+        said = "without one error, but 999 images cannot tell 1 from 0.9962"
+        assert row_of(judged, "test_accuracy")["detail"] == said
     if verdict == "refused":
         assert judged["reasons"] == [
             "test_accuracy_not_perfect 1.0000 is not below 1; without one error, look for test "
