@@ -180,7 +180,7 @@ def measure_seeds(
         test,
     )
     write_json(run_dir / paths.SEEDS, measured)
-    for line in seeds.show(measured):
+    for line in seeds.show(measured, has_means=dataset.num_leaks is not None):
         LOGGER.info(line)
 
 

@@ -43,7 +43,7 @@ def write(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for index in find(scores, labels).tolist():
+    for index in map(int, find(scores, labels)):
         label, answer = int(labels[index]), int(scores[index].argmax())
         cells = (str(index) if names is None else names[index], class_names[label])
         score = f"{scores[index, answer]:.6f}"

@@ -90,7 +90,9 @@ def _card(raw: Release, history: History | None, report: DataReport | None, fold
         results=sections.results(metrics),
         each_class=sections.each_class(metrics),
         confusions=sections.confusions(metrics) or "none",
-        over_seeds=sections.over_seeds(raw["seeds"]) if "seeds" in raw else "",
+        over_seeds=sections.over_seeds(raw["seeds"], has_means=report is not None)
+        if "seeds" in raw
+        else "",
         plots="\n\n".join(f"![{PLOTS[name]}](plots/{name}.png)" for name in plots),
         verification_report=sections.verification(release["verification"]),
         limitations=dataset.get("limitations") or LIMITATIONS,

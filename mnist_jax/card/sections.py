@@ -171,10 +171,10 @@ def each_class(metrics: Metrics) -> str:
         for name in TITLES
         if name in intervals
     ]
+    how = "The limits of each class are put together by Zou and Donner's rule."
     means = "mean over the classes, each counting alike|measured|95 % interval"
-    return "\n\n".join(
-        [*([table(means, rows)] if rows else []), f"{'. '.join(majority(metrics))}."]
-    )
+    parts = [table(means, rows), how] if rows else []
+    return "\n\n".join([*parts, f"{'. '.join(majority(metrics))}."])
 
 
 def confusions(metrics: Metrics) -> str:
@@ -188,8 +188,8 @@ def confusions(metrics: Metrics) -> str:
     )
 
 
-def over_seeds(measured: Mapping[str, Any]) -> str:
-    """What all the seeds of a run reach."""
+def over_seeds(measured: Mapping[str, Any], *, has_means: bool) -> str:
+    """What all the seeds of a run reach; with the means over the classes, if they are wanted."""
     lines = [
         "",
         f"Of {measured['num_seeds']} seeds, number {measured['released_seed']} is released: with",
@@ -202,6 +202,13 @@ def over_seeds(measured: Mapping[str, Any]) -> str:
         low, high = figures["interval_95"]
         lines.append(
             f"| {which} | {figures['mean']:.3f} | {figures['std']:.3f} | {low:.3f} to {high:.3f} |"
+        )
+    means = measured.get("test_means", {}) if has_means else {}
+    for which, name, figures in ((w, n, f) for w, of in means.items() for n, f in of.items()):
+        low, high = figures["interval_95"]
+        lines.append(
+            f"| {which}: {TITLES[name]}, 0 to 1 | {figures['mean']:.4f} | {figures['std']:.4f} "
+            f"| {low:.4f} to {high:.4f} |"
         )
     return "\n".join([*lines, ""])
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mnist_jax import models
 from mnist_jax.data import DATASET_IDS, Split
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, printable
 from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.files import sha256, write_bytes
 from mnist_jax.models.network import num_exported_parameters, take_apart
@@ -74,22 +74,20 @@ def measure(
     score = evaluate.make_score(trained.predictor, losses.find(criterion_id))
     scores, example_losses = score(trained.params, trained.model_state, test)
     class_names = tuple(dataset["class_names"])
-    measured = evaluate.measure(scores, example_losses, test.labels, class_names)
-    confusions = np.array(measured["confusion_matrix"])
     metrics = Metrics(
         model_id=own_code.short_name(model_id),
         dataset_id=dataset["dataset_id"],
         criterion_id=own_code.short_name(criterion_id),
         outputs=trained.predictor.structure.outputs,
         split="test",
-        **measured,
-        **each_class.measure(scores, test.labels, confusions),
+        **evaluate.measure(scores, example_losses, test.labels, class_names),
+        **each_class.measure(scores, test.labels),
         num_parameters=num_exported_parameters(trained.params),
         validation=validation,
     )
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
     if metrics["dataset_id"] not in DATASET_IDS:
-        LOGGER.info(shown.each_class(metrics))
+        LOGGER.info("%s", printable(shown.each_class(metrics)))
     subject = Subject(trained, test, scores, metrics, run, training, names)
     metrics["image_shape"] = list(subject.image_shape)
     return subject

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from mnist_jax import config as config_module
-from mnist_jax.card import markdown, model_card
+from mnist_jax.card import markdown, model_card, sections
 from mnist_jax.config import flags
 from mnist_jax.data.published import PUBLISHED
 from mnist_jax.errors import UserError, printable
@@ -268,6 +268,18 @@ def test_own_pictures_get_the_means_over_the_classes_and_a_page_on_the_data(tmp_
     assert "1 as the answer to all would be right for 0.3607." in card  # 1,135 of 3,147
     assert "big.png, 3024x3024" in section(card, "Data")
     assert "the network met the test split only afterwards" in section(card, "Data")
+
+
+def test_the_means_over_seeds_are_shown_where_they_are_wanted():
+    figures = {"mean": 0.95, "std": 0.01, "interval_95": [0.94, 0.96], "n": 5}
+    error = {"mean": 9.0, "std": 1.0, "interval_95": [8.0, 10.0], "n": 5}
+    measured = {"num_seeds": 5, "released_seed": 2, "test_error_percent": {"selected": error}}
+    measured["test_means"] = {"selected": {"auc": figures}}
+    line = "| selected: AUC, 0 to 1 | 0.9500 | 0.0100 | 0.9400 to 0.9600 |"
+    assert line in sections.over_seeds(measured, has_means=True)
+    assert "AUC" not in sections.over_seeds(measured, has_means=False)
+    del measured["test_means"]  # of a run of an earlier version
+    assert "selected | 9.000" in sections.over_seeds(measured, has_means=True)
 
 
 def test_a_data_set_without_facts_gets_the_limitations_of_all(tmp_path):

@@ -228,7 +228,7 @@ def test_a_refusal_says_which_criterion_and_by_how_much(changes, reason):
 def with_each_class(scores, labels):
     """Metrics whose means over the classes are those of some scores."""
     confusions = confusion_matrix(labels, scores.argmax(axis=1))
-    return make_metrics(confusions) | each_class.measure(scores, labels, confusions)
+    return make_metrics(confusions) | each_class.measure(scores, labels)
 
 
 @pytest.fixture
