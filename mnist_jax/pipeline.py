@@ -25,7 +25,7 @@ from mnist_jax.run.paths import EXPORTED
 from mnist_jax.run.stopwatch import TRAINING, Phases
 from mnist_jax.training import evaluate, losses, processes
 from mnist_jax.training.fit import Fitted
-from mnist_jax.training.stage import Splits, build_model, load_trained, train_and_save
+from mnist_jax.training.stage import build_model, load_trained, splits_of, train_and_save
 
 LOGGER = logging.getLogger("mnist_jax")
 
@@ -66,6 +66,7 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         if report is not None:
             write_json(run_dir / paths.DATA_REPORT, report)
             LOGGER.info("%s: %s", dataset.title, dataset.source)
+        splits = splits_of(config, dataset, train, validation)
         phases.end("data")
         # ---- Model
         model = build_model(config, dataset)
@@ -84,7 +85,6 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         write_json(run_dir / paths.CONFIG, describe_run(config, dataset))
         phases.end("export check")
         # ---- Training
-        splits = Splits(train, validation)
         fitted, predictor = train_and_save(config, dataset, model, splits, run_dir, console, phases)
         phases.end(TRAINING)
         status = 2  # of the other processes, should what follows raise
@@ -113,7 +113,8 @@ def help_along(config: Mapping[str, Any], console: Console, phases: Phases) -> i
     dataset, _, train, validation = inputs.read_data(config, console)
     model = build_model(config, dataset)
     nowhere = Path(config["output_dir"])  # nothing is written there
-    train_and_save(config, dataset, model, Splits(train, validation), nowhere, console, phases)
+    splits = splits_of(config, dataset, train, validation)
+    train_and_save(config, dataset, model, splits, nowhere, console, phases)
     return processes.share(None)
 
 
@@ -137,7 +138,7 @@ def measure_test(
     # A run of an earlier version knows nothing of newer keys; they have what it did.
     run["config"] = {key: run_folder.jsonable(config[key]) for key in config} | run["config"]
     facts: dict[str, Any] = {key: config[key] for key in ("model_id", "criterion_id")}
-    facts["run"] = Run(**run)
+    facts |= {"run": Run(**run), "names": data.names(dataset, "test")}
     if "imported" in run:
         return proof.measure(trained, test, **facts, validation=None, training=None)
     history = read_history(run_dir)
@@ -179,7 +180,7 @@ def measure_seeds(
         test,
     )
     write_json(run_dir / paths.SEEDS, measured)
-    for line in seeds.show(measured):
+    for line in seeds.show(measured, has_means=dataset.num_leaks is not None):
         LOGGER.info(line)
 
 

@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("mnist_jax")
 # What a clock measures, by its key in the JSON files, and the criterion that is about time.
 TIMES = ("seconds", "images_per_s", "latency")
 TIME_CRITERION, TIME_FIELDS = "inference_time_ms", ("measured", "detail")
-FILES = ("logs/*.json", "models/mnist_model.*", "model_card/plots/*.png")
+FILES = ("logs/*.json", "models/mnist_model.*", "model_card/plots/*.png", "model_card/*.csv")
 
 
 class Row(NamedTuple):

@@ -1,5 +1,6 @@
 """A folder of the user's own pictures goes the whole way, by one command."""
 
+import csv
 import json
 
 import numpy as np
@@ -68,6 +69,9 @@ def test_a_folder_of_colour_pictures_is_released_and_exported_again(tmp_path, pi
     report = json.loads((logs / "data_report.json").read_text())
     assert [name for name, _ in report["unreadable"]["named"]] == ["red/broken.png"]
     assert sum(report["counts"]["test"].values()) == 18
+    assert {"balanced_accuracy", "macro_f1", "auc"} == {*release["metrics"]["intervals_95"]}
+    card = (tmp_path / "run" / "model_card" / "mnist_model_card.md").read_text()
+    assert "red/broken.png" in card and "mean over the classes" in card
     assert reexport.main([str(tmp_path / "run"), "--export_format=onnx"]) == 0
 
 
@@ -77,6 +81,31 @@ def test_a_copy_of_a_test_picture_in_train_refuses_the_release(tmp_path, picture
     assert run(tmp_path, tmp_path / "leaky.npz", "--skip-export") == 1
     reasons = json.loads((tmp_path / "run" / "logs" / "release.json").read_text())["reasons"]
     assert any(line.startswith("no_leakage") for line in reasons)
+
+
+def test_every_mistake_is_named_and_a_class_may_lack_a_test_picture(tmp_path):
+    random = np.random.default_rng(2)
+    arrays = {}
+    for split, labels in (("train", [0, 1, 2] * 20), ("val", [0, 1, 2]), ("test", [0, 1] * 10)):
+        images = random.integers(0, 255, (len(labels), 20, 20), dtype=np.uint8)
+        arrays |= {f"{split}_images": images, f"{split}_labels": np.array(labels)}
+    np.savez(tmp_path / "noise.npz", **arrays)
+    weights = tmp_path / "weights.json"
+    weights.write_text('{"0": 1, "1": 5, "2": 0.5}')
+    flags = ["--skip-export", f"--class-weights={weights}", "--config.min_auc=0.9"]
+    assert run(tmp_path, tmp_path / "noise.npz", *flags) == 1
+    release = json.loads((tmp_path / "run" / "logs" / "release.json").read_text())
+    reasons = "\n".join(release["reasons"])
+    assert "auc was not measured: a class has no test image" in reasons
+    assert "worst_class_accuracy was not measured: worst class: 2" in reasons
+    assert release["run"]["config"]["class_weights"] == '{"0": 1.0, "1": 5.0, "2": 0.5}'
+    with (tmp_path / "run" / "model_card" / "mistakes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    metrics = release["metrics"]
+    assert len(rows) == metrics["num_examples"] - metrics["num_correct"] > 0
+    for row in rows:
+        split, index = row["picture"].split()
+        assert (split, row["label"]) == ("test", str(int(index) % 2))
 
 
 def make_archive(folder):
@@ -100,6 +129,9 @@ def make_archive(folder):
         (["--image-side=15"], "image_side is 15, but must be from 16 to 128, or 0"),
         (["--config.fit=zoom"], "'zoom', but must be one of pad, crop, stretch"),
         (["--config.augment_id=byerly"], "made for grey images"),
+        (["--config.augment_cutout_px=25"], "augment_cutout_px is 25, but images have 24x24"),
+        (['--class-weights={"red": 1, "blue": 2}'], "class_weights lacks class 'green'; name"),
+        (['--class-weights={"red": 0}'], "gives 'red' the weight 0, but must give a number"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(tmp_path, pictures, capfd, flags, message):

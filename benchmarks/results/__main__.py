@@ -2,7 +2,8 @@
 
     scripts/reproduce                            docs/results.md and the README's table, again
     scripts/reproduce RUN_DIR ...                with the figures of these runs added
-    scripts/reproduce --run all --output-dir D   every recipe in full, into D, and then both
+    scripts/reproduce --run all --output-dir D   every recipe of published data in full, into D,
+                                                 and then both
     scripts/reproduce --run robustness --output-dir D   what capsules are for
     scripts/reproduce --run all --output-dir D -- --epochs 1   with flags for every training
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.results import document as results_document
 from benchmarks.results import results
 from mnist_jax import command
+from mnist_jax.config import load_recipe
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json, write_text
 from mnist_jax.run import folder as run_folder
@@ -46,6 +48,7 @@ def trainings(what: str, num_seeds: int) -> dict[str, tuple[str, ...]]:
         return {
             path.stem: ("train", f"--config={path}", *seeds)
             for path in sorted(RECIPES.glob("*.py"))
+            if not load_recipe(path).data  # pictures of the user's own may not be there
         }
     plan = {}
     for model_id, cnn_id in ROUTED.items():

@@ -22,6 +22,7 @@ NOT_TRAINING = (
     *keys_that_change(Changes.PLACE, Changes.OUTPUT, Changes.VERDICT),
     "seed",
     "num_seeds",
+    "data",  # a path; what it holds is the data set's id
 )
 TEST_DATA = {"mnist_v1": "MNIST", "fashion_mnist_v1": "Fashion-MNIST", "kmnist_v1": "KMNIST"}
 TEST_DATA |= {"digits_v1": "Embedded digits"}
@@ -88,13 +89,18 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
 
 def _trained(run: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns what was trained, on what machine and for how long."""
-    config, environment = run["config"], run["environment"]
+    config, environment = {**default().to_dict(), **run["config"]}, run["environment"]
     is_cpu = environment["device_kind"].lower() == "cpu"
+    # Of the user's own pictures the configuration has a path alone.
+    dataset_id = run["dataset"]["dataset_id"] if config["data"] else config["dataset_id"]
     devices = f"{environment['num_devices']} x {environment['device_kind']}"
     return {
         "model_id": config["model_id"],
-        "dataset_id": config["dataset_id"],
-        "config": {key: config[key] for key in config if key not in NOT_TRAINING},
+        "dataset_id": dataset_id,
+        "config": {
+            **{key: config[key] for key in config if key not in NOT_TRAINING},
+            "dataset_id": dataset_id,
+        },
         "seed": config["seed"],
         "num_epochs": config["epochs"],
         "seconds_per_epoch": statistics.median(row["seconds"] for row in epochs),
@@ -117,11 +123,15 @@ def with_recipes(rows: Iterable[Mapping[str, Any]], recipes_dir: Path) -> list[d
     found = []
     for row in rows:
         config = {**default().to_dict(), **row["config"]}
+        is_own = row["dataset_id"] not in TEST_DATA
         differences = {
             name: {
                 key: config[key]
                 for key, value in recipe.items()
-                if key not in NOT_TRAINING and config[key] != value
+                if key not in NOT_TRAINING
+                and config[key] != value
+                # A recipe for pictures of the user's own names no data set.
+                and not (key == "dataset_id" and is_own and recipe["data"])
             }
             for name, recipe in recipes.items()
         }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_jax.card import capsule_pictures, model_card
+from mnist_jax.card import capsule_pictures, mistakes, model_card
 from mnist_jax.release import prove
 from mnist_jax.release.prove import Subject
 from mnist_jax.release.records import Criteria, History, Release
@@ -20,15 +20,18 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
         subject: what was proven.
         run_dir: the run's folder.
     """
-    from mnist_jax.card import capsule_plots, plots  # matplotlib takes a second to import
+    from mnist_jax.card import capsule_plots, mistake_plot, plots  # matplotlib takes a second
 
-    plots.draw(release, history, run_dir / "model_card" / "plots")
+    folder = run_dir / "model_card" / "plots"
+    plots.draw(release, history, folder)
+    class_names = release["metrics"]["class_names"]
+    mistake_plot.draw(subject.scores, subject.test, class_names, folder)
     model, test = subject.trained.model(), subject.test
     imported = release["run"].get("imported")
     has_decoder = imported is None or imported["has_decoder"]
     if has_decoder and capsule_pictures.can_draw(model, test.images):
         capsule_pictures.record(model, test.images, test.labels, subject.scores, run_dir)
-        capsule_plots.draw(run_dir, release["metrics"]["class_names"])
+        capsule_plots.draw(run_dir, class_names)
 
 
 def conclude(
@@ -49,6 +52,8 @@ def conclude(
     release = prove.prove(
         subject, run_dir, formats=formats, criteria=criteria, phases=phases, seeds=seeds
     )
+    class_names = release["metrics"]["class_names"]
+    mistakes.write(subject.scores, subject.test.labels, class_names, subject.names, run_dir)
     if has_pictures:
         draw(release, history, subject, run_dir)
     model_card.write(run_dir)

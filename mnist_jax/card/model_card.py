@@ -1,7 +1,5 @@
 """The model card: Markdown for people and metadata for the Hugging Face Hub, from JSON alone."""
 
-import html
-import re
 import shlex
 from collections.abc import Mapping
 from importlib import resources
@@ -11,10 +9,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mnist_jax.card import sections
+from mnist_jax.card import data_page, sections
+from mnist_jax.card.markdown import escaped
 from mnist_jax.config import Changes, keys_that_change
-from mnist_jax.errors import UserError, first_line, printable
-from mnist_jax.files import write_text
+from mnist_jax.data.report import DataReport
+from mnist_jax.errors import UserError, first_line
+from mnist_jax.files import read_json, write_text
 from mnist_jax.models.network import SCORES
 from mnist_jax.release.records import (
     FileFacts,
@@ -23,6 +23,7 @@ from mnist_jax.release.records import (
     read_history,
     read_release,
 )
+from mnist_jax.run import paths
 
 CARD = "model_card/mnist_model_card.md"
 UNKNOWN_TRAINING = (
@@ -35,6 +36,7 @@ PLOTS = {
     "per_class_accuracy": "Test accuracy by class, with Wilson 95 % intervals and the criterion",
     "training_accuracy": "Accuracy by epoch on the train and validation splits, kept epoch marked",
     "training_loss": "Loss by epoch on the train and validation splits, kept epoch marked",
+    "mistakes": "Test images with wrong answers, most confident first; mistakes.csv lists them all",
     "reconstructions": "Test images drawn again by the decoder, from right and from wrong answers",
     "perturbations": "What each of the 16 dimensions of a class capsule changes in the drawing",
     "couplings": "How the routing couples the primary capsules to the class capsules",
@@ -43,18 +45,22 @@ PLOTS = {
 
 
 def write(run_dir: Path) -> None:
-    """Writes `model_card/mnist_model_card.md` from `release.json` and, if any, `history.json`.
+    """Writes `model_card/mnist_model_card.md` from `release.json` and what else there is.
+
+    That is `history.json` of a training, and `data_report.json` of the user's own pictures.
 
     Every measurement in it is one of theirs or, as an interval is, computed from their counts.
     Plots are embedded where they lie beside the card. What is not known is said to be so.
 
     Raises:
-        UserError: one of the two files is missing or damaged, or the card cannot be written.
+        UserError: one of these files is missing or damaged, or the card cannot be written.
     """
     raw = read_release(run_dir)
     try:
         history = None if raw["training"] is None else read_history(run_dir)
-        card = _card(raw, history, (run_dir / CARD).parent)
+        path = run_dir / paths.DATA_REPORT
+        report = read_json(path) if path.is_file() else None
+        card = _card(raw, history, report, (run_dir / CARD).parent)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run_dir / 'logs'} holds a release.json or history.json that no run has written "
@@ -63,10 +69,10 @@ def write(run_dir: Path) -> None:
     write_text(run_dir / CARD, card)
 
 
-def _card(raw: Release, history: History | None, folder: Path) -> str:
+def _card(raw: Release, history: History | None, report: DataReport | None, folder: Path) -> str:
     """The card's text; `folder` is where it goes."""
     plots = [name for name in PLOTS if (folder / "plots" / f"{name}.png").is_file()]
-    release: Release = _escaped(raw)
+    release: Release = escaped(raw)
     run, metrics = release["run"], release["metrics"]
     dataset, config = run["dataset"], raw["run"]["config"]
     title = dataset.get("title")
@@ -78,15 +84,15 @@ def _card(raw: Release, history: History | None, folder: Path) -> str:
         pictures=f"*{title}*" if title else "the test images",
         class_names=", ".join(metrics["class_names"]),
         data=sections.data(dataset),
-        how_read=UNKNOWN_TRAINING
-        if "imported" in run
-        else ""
-        if metrics["validation"] is None
-        else "The validation split chose the epoch; the test split was read only afterwards.",
+        data_page=data_page.page(report, raw["metrics"]["class_names"]) if report else "",
+        how_read=_how_read(release, is_own=report is not None),
         training=sections.training(release, history),
         results=sections.results(metrics),
+        each_class=sections.each_class(metrics),
         confusions=sections.confusions(metrics) or "none",
-        over_seeds=sections.over_seeds(raw["seeds"]) if "seeds" in raw else "",
+        over_seeds=sections.over_seeds(raw["seeds"], has_means=report is not None)
+        if "seeds" in raw
+        else "",
         plots="\n\n".join(f"![{PLOTS[name]}](plots/{name}.png)" for name in plots),
         verification_report=sections.verification(release["verification"]),
         limitations=dataset.get("limitations") or LIMITATIONS,
@@ -139,6 +145,16 @@ def _verdict(release: Release) -> str:
     return f"> **REFUSED: do not use this model as a release.**\n>{reasons}"
 
 
+def _how_read(release: Release, *, is_own: bool) -> str:
+    """When the test split was read; of the user's own pictures, which were compared, by what."""
+    if "imported" in release["run"]:
+        return UNKNOWN_TRAINING
+    if release["metrics"]["validation"] is None:
+        return ""
+    read = "the network met the test split" if is_own else "the test split was read"
+    return f"The validation split chose the epoch; {read} only afterwards."
+
+
 def _loading(release: Release) -> str:
     onnx_file, metrics = _onnx_file(release), release["metrics"]
     if onnx_file is None:
@@ -182,17 +198,3 @@ def _again(config: Mapping[str, Any]) -> str:
         "The same training again (add `--data-dir` or `--manual-dir` where your data lies "
         f"elsewhere):\n\n```sh\n{command}\n```"
     )
-
-
-def _escaped(tree: Any) -> Any:
-    """A copy of JSON in which Markdown shows every string as it is, on one line, in a cell too."""
-    if isinstance(tree, dict):
-        return {key: _escaped(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_escaped(value) for value in tree]
-    if not isinstance(tree, str):
-        return tree
-    line = printable(" ".join(tree.split()))
-    # "<" and "&" only where a tag or an entity could begin, so that "<= 10 MB" stays as it is.
-    line = re.sub(r"<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", lambda match: html.escape(match[0]), line)
-    return re.sub(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)

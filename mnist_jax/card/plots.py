@@ -28,6 +28,8 @@ LOOK = {
     "legend.frameon": False,
 }
 MAX_EPOCHS_WITH_MARKERS = 30
+MAX_CLASSES_WITH_COUNTS = 30  # in the confusion matrix; of more it shows colours alone
+MAX_NAMES = 50  # of classes on an axis of it
 
 
 def draw(release: Release, history: History | None, folder: Path) -> None:
@@ -76,7 +78,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _confusion_matrix(release: Release) -> Figure:
-    """Counts in every cell; colour for the errors alone, or the diagonal would drown them."""
+    """Counts in every cell; colour for the errors alone, or the diagonal would drown them.
+
+    Of many classes colours alone, and every second or third name: counts could not be read.
+    """
     metrics = release["metrics"]
     names, counts = metrics["class_names"], np.array(metrics["confusion_matrix"])
     is_correct = np.eye(len(names), dtype=bool)
@@ -87,7 +92,8 @@ def _confusion_matrix(release: Release) -> Figure:
     colors = scale.to_rgba(errors)
     colors[is_correct] = to_rgba(GREY)
 
-    size_inches = 2.5 + 0.5 * len(names)
+    has_counts = len(names) <= MAX_CLASSES_WITH_COUNTS
+    size_inches = 2.5 + (0.5 * len(names) if has_counts else 10)
     figure = Figure(figsize=(size_inches + 0.6, size_inches))
     axes = figure.add_subplot()
     axes.imshow(colors)
@@ -95,15 +101,20 @@ def _confusion_matrix(release: Release) -> Figure:
     for (row, column), count in np.ndenumerate(counts):
         # Below this luminance white contrasts more than black does.
         color = "white" if luminance[row, column] < 0.179 else "black"
-        if count:
+        if count and has_counts:
             axes.text(column, row, count, color=color, ha="center", va="center", size="small")
     turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(names)), names, **(turn if max(map(len, names)) > 3 else {}))
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(np.arange(len(names)) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(names)) + 0.5, minor=True)
-    axes.grid(which="minor")
-    axes.tick_params(which="minor", length=0)
+    places = range(0, len(names), -(-len(names) // MAX_NAMES))
+    shown = [names[place] for place in places]
+    axes.set_xticks(places, shown, **(turn if max(map(len, shown)) > 3 else {}))
+    axes.set_yticks(places, shown)
+    if has_counts:
+        axes.set_xticks(np.arange(len(names)) + 0.5, minor=True)
+        axes.set_yticks(np.arange(len(names)) + 0.5, minor=True)
+        axes.grid(which="minor")
+        axes.tick_params(which="minor", length=0)
+    else:
+        axes.tick_params(labelsize="x-small")
     axes.set(xlabel="predicted class", ylabel="true class")
     n, num_errors = metrics["num_examples"], metrics["num_examples"] - metrics["num_correct"]
     axes.set_title(f"{_title(release)}: {num_errors:,} of {n:,} test images wrong")
@@ -124,6 +135,9 @@ def _per_class_accuracy(release: Release) -> Figure:
     axes = figure.add_subplot()
     left = minimum
     for i, row in enumerate(classes):
+        if not row["num_examples"]:
+            axes.text(0.5, i, "no test image", transform=axes.get_yaxis_transform(), va="center")
+            continue
         low, high = wilson(row["num_correct"], row["num_examples"])
         left = min(left, low)
         color, marker = (BLUE, "o") if row["accuracy"] >= minimum else (VERMILLION, "X")

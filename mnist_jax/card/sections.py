@@ -1,8 +1,10 @@
 """The tables of the model card."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from mnist_jax.card.markdown import folded, table
+from mnist_jax.config import DATASET_IDS
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import (
     Criterion,
@@ -12,9 +14,10 @@ from mnist_jax.release.records import (
     Release,
     Verification,
 )
-from mnist_jax.release.shown import show_measured, show_rule
+from mnist_jax.release.shown import TITLES, majority, show_measured, show_rule
 
 UNKNOWN = "not known"
+MOST_CLASSES = 30  # of a table that is not folded
 LATENCY = """\
 Latency of the ONNX file, batch {batch_size}, {threads} thread: p50 {p50_ms:.3f} ms,
 p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {settled}. Loading takes
@@ -36,7 +39,7 @@ def criteria(criteria: list[Criterion]) -> str:
         )
         for row in sorted(criteria, key=lambda row: row["passed"])
     ]
-    return _table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
+    return table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
 
 
 def data(dataset: Mapping[str, Any]) -> str:
@@ -80,6 +83,7 @@ def training(release: Release, history: History | None) -> str:
             "learning rate": f"{config['learning_rate']}, {config['schedule_id']}",
             "batch size, seed": f"{config['batch_size']}, {config['seed']}",
             "random shifts, turns": f"up to {shift} px, {degrees}°",
+            **_used(config),
             "epochs": f"{training['num_epochs']}, of which epoch {training['best_epoch']} was kept",
             "train, during that epoch": f"loss {best['train_loss']:.4f}, "
             f"accuracy {best['train_accuracy']:.4f}",
@@ -90,6 +94,20 @@ def training(release: Release, history: History | None) -> str:
             "hardware": f"{machine}; CPU {environment['cpu']}",
         }
     )
+
+
+def _used(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a training can do besides, and this one did."""
+    named = {
+        "class_weights": "weights of the classes",
+        "augment_flip": "every second image mirrored",
+        "augment_cutout_px": "side of the square cut out, px",
+        "augment_brightness": "random brightness, factor 1 ±",
+        "augment_contrast": "random contrast, factor 1 ±",
+        "augment_saturation": "random saturation, factor 1 ±",
+    }
+    used = [key for key in named if key in config and config[key] not in ("none", 0)]
+    return {named[key]: str(config[key]) for key in used}
 
 
 def provenance(release: Release) -> str:
@@ -120,21 +138,43 @@ def provenance(release: Release) -> str:
 
 def _facts(facts: Mapping[str, str | None]) -> str:
     """A table without a header; what is None is not known."""
-    return _table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
+    return table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
 
 
 def results(metrics: Metrics) -> str:
-    """The accuracy of the whole split and of each class."""
-    rows = [
+    """The accuracy of the whole split and of each class; many classes fold away."""
+    header = "class|correct|accuracy|95 % interval (Wilson)"
+    whole, *rows = [
         (
             row["class_name"],
             f"{row['num_correct']:,} of {row['num_examples']:,}",
-            f"{row['accuracy']:.4f}",
-            _interval(wilson(row["num_correct"], row["num_examples"])),
+            f"{row['accuracy']:.4f}" if row["num_examples"] else "no test image",
+            _interval(wilson(row["num_correct"], row["num_examples"]))
+            if row["num_examples"]
+            else "",
         )
         for row in ({"class_name": "**all**", **metrics}, *metrics["per_class"])
     ]
-    return _table("class|correct|accuracy|95 % interval (Wilson)", rows)
+    if len(rows) <= MOST_CLASSES:
+        return table(header, [whole, *rows])
+    each = folded(f"Each of {len(rows)} classes", table(header, rows))
+    return f"{table(header, [whole])}\n\n{each}"
+
+
+def each_class(metrics: Metrics) -> str:
+    """The measures in which every class counts alike; nothing of the built-in, even data."""
+    if metrics["dataset_id"] in DATASET_IDS:
+        return ""
+    intervals = metrics.get("intervals_95") or {}
+    rows = [
+        (TITLES[name], f"{metrics[name]:.4f}", _interval(intervals[name]))
+        for name in TITLES
+        if name in intervals
+    ]
+    how = "The limits of each class are put together by Zou and Donner's rule."
+    means = "mean over the classes, each counting alike|measured|95 % interval"
+    parts = [table(means, rows), how] if rows else []
+    return "\n\n".join([*parts, f"{'. '.join(majority(metrics))}."])
 
 
 def confusions(metrics: Metrics) -> str:
@@ -148,8 +188,8 @@ def confusions(metrics: Metrics) -> str:
     )
 
 
-def over_seeds(measured: Mapping[str, Any]) -> str:
-    """What all the seeds of a run reach."""
+def over_seeds(measured: Mapping[str, Any], *, has_means: bool) -> str:
+    """What all the seeds of a run reach; with the means over the classes, if they are wanted."""
     lines = [
         "",
         f"Of {measured['num_seeds']} seeds, number {measured['released_seed']} is released: with",
@@ -162,6 +202,13 @@ def over_seeds(measured: Mapping[str, Any]) -> str:
         low, high = figures["interval_95"]
         lines.append(
             f"| {which} | {figures['mean']:.3f} | {figures['std']:.3f} | {low:.3f} to {high:.3f} |"
+        )
+    means = measured.get("test_means", {}) if has_means else {}
+    for which, name, figures in ((w, n, f) for w, of in means.items() for n, f in of.items()):
+        low, high = figures["interval_95"]
+        lines.append(
+            f"| {which}: {TITLES[name]}, 0 to 1 | {figures['mean']:.4f} | {figures['std']:.4f} "
+            f"| {low:.4f} to {high:.4f} |"
         )
     return "\n".join([*lines, ""])
 
@@ -194,11 +241,11 @@ def verification(verification: Verification | None) -> str:
     latency = verification["latency"]
     settled = "settled" if latency and latency["stable"] else "did not settle"
     parts = [
-        _table("verdict|check|what was seen", checks),
+        table("verdict|check|what was seen", checks),
         "Scores of the files against the JAX model's, where a difference of "
         f"{verification['tolerance']:g} is allowed:",
-        _table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
-        _table("format|path in the run's folder|bytes|SHA-256", files),
+        table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
+        table("format|path in the run's folder|bytes|SHA-256", files),
         LATENCY.format(settled=settled, **latency) if latency else "No ONNX file was timed.",
     ]
     return "\n\n".join(parts)
@@ -211,8 +258,3 @@ def _interval(interval_95: list[float] | None) -> str:
 def _difference(row: ParityRow) -> str:
     difference = row["max_abs_difference"]
     return "not finite" if difference is None else f"{difference:.2g}"
-
-
-def _table(header: str, rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header.split("|"), ["---"] * (header.count("|") + 1), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -7,18 +7,36 @@ the command line.
 
 import hashlib
 import json
-import math
 import os
-import re
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mnist_jax.config.rules import (
+    ADDRESS,
+    BELOW_ONE,
+    CLASS_WEIGHTS,
+    COORDINATOR,
+    FOLDER,
+    FOLDER_OR_NONE,
+    IMAGE_SIDE,
+    SETTINGS,
+    SWITCH,
+    Rule,
+    above_zero,
+    from_to,
+    one_of,
+    own_or_one_of,
+    some_of,
+    split_reference,
+)
 from mnist_jax.errors import UserError, first_line
+
+__all__ = ["split_reference"]  # besides what is defined here
 
 # The built-in networks, as references to classes: known here without importing JAX.
 MODELS: dict[str, str] = {
@@ -42,14 +60,6 @@ AUGMENT_IDS = ("shift_and_rotate", "byerly")
 EXPORT_FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 
 
-class Rule(NamedTuple):
-    """What a value must be: in words, after "must be", and as a test of it."""
-
-    text: str
-    holds: Callable[[Any], bool]
-    is_path: bool = False  # `~` in it is the home folder
-
-
 class Changes(Enum):
     """What a key can change."""
 
@@ -70,135 +80,103 @@ class Key(NamedTuple):
     changes: Changes = Changes.MODEL
     has_flag: bool = False
     short_name: str | None = None  # of the flag
+    is_later: bool = False  # came later: at its default it leaves the hash as it was before
 
-
-def _one_of(*ids: str) -> Rule:
-    return Rule("one of " + ", ".join(ids), lambda value: value in ids)
-
-
-def _some_of(*ids: str) -> Rule:
-    text = "all or some of " + ", ".join(ids)
-    return Rule(text, lambda names: bool(names) and {*names} <= {"all", *ids})
-
-
-def _from_to(low: int | float, high: int | float) -> Rule:
-    def holds(value: Any) -> bool:
-        return low <= value <= high
-
-    is_whole = isinstance(low, int)
-    return Rule(f"from {low} to {high}" if is_whole else f"from {low:g} to {high:g}", holds)
-
-
-def _above_zero(high: float) -> Rule:
-    return Rule(f"above 0 and at most {high:g}", lambda value: 0 < value <= high)
-
-
-def split_reference(text: str) -> tuple[str, str] | None:
-    """Splits `path/to/file.py:Name` or `package.module:Name`; None where the text is neither."""
-    place, _, name = text.rpartition(":")
-    is_file = place.endswith(".py") and "\0" not in place
-    is_module = bool(place) and all(part.isidentifier() for part in place.split("."))
-    return (place, name) if name.isidentifier() and (is_file or is_module) else None
-
-
-def _own_or_one_of(what: str, *ids: str) -> Rule:
-    text = f"one of {', '.join(ids)}, or your own: path/to/file.py:{what}, package.module:{what}"
-    return Rule(text, lambda value: value in ids or split_reference(value) is not None, True)
-
-
-def _is_setting(name: Any, value: Any) -> bool:
-    is_value = isinstance(value, bool | int | str) or (
-        isinstance(value, float) and math.isfinite(value)
-    )
-    return isinstance(name, str) and name.isidentifier() and is_value
-
-
-_SWITCH = Rule("true or false", lambda value: True)
-_BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
-_FOLDER = Rule("the path of a folder", lambda value: bool(value) and "\0" not in value, True)
-_FOLDER_OR_NONE = Rule("the path of a folder, or empty", lambda value: "\0" not in value, True)
-_ADDRESS = re.compile(r"\S+:\d{1,5}")
-_IMAGE_SIDE = Rule("from 16 to 128, or 0", lambda value: value == 0 or 16 <= value <= 128)
-_COORDINATOR = Rule(
-    "HOST:PORT or auto",
-    lambda value: value in ("", "auto") or _ADDRESS.fullmatch(value) is not None,
-)
-_SETTINGS = Rule(
-    "names with numbers, true or false, or texts",
-    lambda value: all(_is_setting(*item) for item in value.items()),
-)
 
 _VERDICT, _OUTPUT, _PLACE = Changes.VERDICT, Changes.OUTPUT, Changes.PLACE
 # fmt: off
 KEYS = (
-    Key("quiet", False, _SWITCH, "nothing on the terminal; the log file stays complete",
+    Key("quiet", False, SWITCH, "nothing on the terminal; the log file stays complete",
         _PLACE, has_flag=True, short_name="q"),
-    Key("model_id", "mnist_cnn_v1", _own_or_one_of("Class", *MODELS), "the network", has_flag=True),
-    Key("network", {}, _SETTINGS,
+    Key("model_id", "mnist_cnn_v1", own_or_one_of("Class", *MODELS), "the network", has_flag=True),
+    Key("network", {}, SETTINGS,
         "settings of this network: --config.network.NAME=VALUE, or a dict in a recipe"),
-    Key("dataset_id", "mnist_v1", _one_of(*DATASET_IDS), "the data", has_flag=True),
-    Key("data", "", _FOLDER_OR_NONE, "your own pictures in place of it: a folder of classes or "
+    Key("dataset_id", "mnist_v1", one_of(*DATASET_IDS), "the data", has_flag=True),
+    Key("data", "", FOLDER_OR_NONE, "your own pictures in place of it: a folder of classes or "
         "with a table, .npz, IDX, Parquet, CSV", has_flag=True),
-    Key("fit", "pad", _one_of(*FITS), "how such pictures become squares"),
-    Key("validation_share", 0.1, _BELOW_ONE, "of such pictures, where no split is given"),
-    Key("test_share", 0.1, _BELOW_ONE, "of such pictures, where no split is given"),
-    Key("transposed", False, _SWITCH,
+    Key("fit", "pad", one_of(*FITS), "how such pictures become squares"),
+    Key("validation_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
+    Key("test_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
+    Key("transposed", False, SWITCH,
         "such pictures have rows for columns, as EMNIST's IDX files do"),
-    Key("drop_duplicates", False, _SWITCH,
+    Key("drop_duplicates", False, SWITCH,
         "leaves pictures out of train and validation that a later split has"),
-    Key("data_dir", "./data", _FOLDER, "where prepared data is kept; DATA_DIR",
+    Key("data_dir", "./data", FOLDER, "where prepared data is kept; DATA_DIR",
         _PLACE, has_flag=True),
-    Key("manual_dir", "", _FOLDER_OR_NONE, "folder with the raw published files: no download",
+    Key("manual_dir", "", FOLDER_OR_NONE, "folder with the raw published files: no download",
         _PLACE, has_flag=True),
-    Key("output_dir", "./output", _FOLDER,
+    Key("output_dir", "./output", FOLDER,
         "the run's folder, used as given; a recipe's and OUTPUT_DIR are prefixes that "
         "_<date>_<time> follows", _PLACE, has_flag=True),
-    Key("export_format", ("all",), _some_of(*EXPORT_FORMATS), "files to make; repeatable",
+    Key("export_format", ("all",), some_of(*EXPORT_FORMATS), "files to make; repeatable",
         _OUTPUT, has_flag=True),
-    Key("criterion_id", "nll", _own_or_one_of("function", *CRITERION_IDS), "the loss",
+    Key("criterion_id", "nll", own_or_one_of("function", *CRITERION_IDS), "the loss",
         has_flag=True),
-    Key("optimizer_id", "adam", _one_of(*OPTIMIZER_IDS), "the optimizer", has_flag=True),
-    Key("weight_decay", 0.0, _from_to(0.0, 10.0), "decoupled; adamw only"),
-    Key("momentum", 0.0, _BELOW_ONE, "sgd only"),
-    Key("compute_dtype", "float32", _one_of(*COMPUTE_DTYPES),
+    Key("class_weights", "none", CLASS_WEIGHTS,
+        "what an image of a class counts in the loss; balanced: as much as its class is rare",
+        has_flag=True, is_later=True),
+    Key("optimizer_id", "adam", one_of(*OPTIMIZER_IDS), "the optimizer", has_flag=True),
+    Key("weight_decay", 0.0, from_to(0.0, 10.0), "decoupled; adamw only"),
+    Key("momentum", 0.0, BELOW_ONE, "sgd only"),
+    Key("compute_dtype", "float32", one_of(*COMPUTE_DTYPES),
         "what layers compute in during training; weights, losses and releases are float32"),
-    Key("schedule_id", "cosine", _one_of(*SCHEDULE_IDS), "how the learning rate varies"),
-    Key("learning_rate", 0.001, _above_zero(100.0), "the optimizer's largest step size",
+    Key("schedule_id", "cosine", one_of(*SCHEDULE_IDS), "how the learning rate varies"),
+    Key("learning_rate", 0.001, above_zero(100.0), "the optimizer's largest step size",
         has_flag=True),
-    Key("epochs", 5, _from_to(1, 100_000), "passes over the train split", has_flag=True),
-    Key("batch_size", 64, _from_to(1, 60_000), "images in each training step", has_flag=True),
-    Key("seed", 0, _from_to(0, 2**32 - 1), "seed of all random streams", has_flag=True),
-    Key("mesh", 1, _from_to(0, 100_000), "devices that share each batch; 0: all", _PLACE),
-    Key("coordinator", "", _COORDINATOR,
+    Key("epochs", 5, from_to(1, 100_000), "passes over the train split", has_flag=True),
+    Key("batch_size", 64, from_to(1, 60_000), "images in each training step", has_flag=True),
+    Key("seed", 0, from_to(0, 2**32 - 1), "seed of all random streams", has_flag=True),
+    Key("mesh", 1, from_to(0, 100_000), "devices that share each batch; 0: all", _PLACE),
+    Key("coordinator", "", COORDINATOR,
         "process 0 of several, or auto under Slurm and Open MPI: see docs/scale.md", _PLACE),
-    Key("num_processes", 1, _from_to(1, 100_000), "how many processes train together", _PLACE),
-    Key("process_id", 0, _from_to(0, 99_999), "which of them this one is", _PLACE),
-    Key("num_seeds", 1, _from_to(1, 2**32 - 1),
+    Key("num_processes", 1, from_to(1, 100_000), "how many processes train together", _PLACE),
+    Key("process_id", 0, from_to(0, 99_999), "which of them this one is", _PLACE),
+    Key("num_seeds", 1, from_to(1, 2**32 - 1),
         "trains with seed, seed + 1, ...; the best on validation is released"),
-    Key("image_side", 0, _IMAGE_SIDE,
+    Key("image_side", 0, IMAGE_SIDE,
         "pixels of the square images that the network gets; 0: as the data is; published images "
         "get a black border", has_flag=True),
-    Key("learning_rate_decay", 0.97, _above_zero(1.0), "over an epoch; exponential schedule only"),
-    Key("learning_rate_floor", 1e-6, _from_to(0.0, 100.0), "exponential schedule only"),
-    Key("ema_decay", 0.0, _BELOW_ONE,
+    Key("learning_rate_decay", 0.97, above_zero(1.0), "over an epoch; exponential schedule only"),
+    Key("learning_rate_floor", 1e-6, from_to(0.0, 100.0), "exponential schedule only"),
+    Key("ema_decay", 0.0, BELOW_ONE,
         "of the average of the weights, released in their place; 0: none"),
     # Sabour et al. 2017, section 4.1.
-    Key("reconstruction_weight", 0.0005, _from_to(0.0, 100.0),
+    Key("reconstruction_weight", 0.0005, from_to(0.0, 100.0),
         "of the squared error, summed over pixels, that a network with a decoder adds to its loss"),
-    Key("augment_id", "shift_and_rotate", _one_of(*AUGMENT_IDS),
+    Key("augment_id", "shift_and_rotate", one_of(*AUGMENT_IDS),
         "how training images are varied; byerly takes no settings"),
-    Key("augment_shift_px", 0, _from_to(0, 14), "the largest shift along each axis"),
-    Key("augment_rotation_degrees", 0.0, _from_to(0.0, 180.0), "the largest rotation either way"),
-    Key("min_test_accuracy", 0.97, _from_to(0.0, 1.0), "release criterion",
+    Key("augment_shift_px", 0, from_to(0, 14), "the largest shift along each axis"),
+    Key("augment_rotation_degrees", 0.0, from_to(0.0, 180.0), "the largest rotation either way"),
+    Key("augment_flip", False, SWITCH, "mirrors every second image, left to right",
+        is_later=True),
+    Key("augment_cutout_px", 0, from_to(0, 127), "side of the square that is blackened",
+        is_later=True),
+    Key("augment_brightness", 0.0, from_to(0.0, 1.0), "largest change of the factor, from 1",
+        is_later=True),
+    Key("augment_contrast", 0.0, from_to(0.0, 1.0), "largest change of the factor, from 1",
+        is_later=True),
+    Key("augment_saturation", 0.0, from_to(0.0, 1.0),
+        "largest change of the factor, from 1; images in colour only", is_later=True),
+    Key("min_test_accuracy", 0.97, from_to(0.0, 1.0), "release criterion",
         _VERDICT, has_flag=True),
-    Key("min_per_class_accuracy", 0.90, _from_to(0.0, 1.0), "release criterion",
+    Key("min_per_class_accuracy", 0.90, from_to(0.0, 1.0), "release criterion",
         _VERDICT, has_flag=True),
-    Key("max_model_size_mb", 10.0, _above_zero(1e6), "release criterion, on the ONNX file",
+    Key("min_balanced_accuracy", 0.0, from_to(0.0, 1.0),
+        "release criterion: mean of the classes' accuracies; 0: none", _VERDICT,
+        is_later=True),
+    Key("min_macro_f1", 0.0, from_to(0.0, 1.0),
+        "release criterion: mean of the classes' F1; 0: none", _VERDICT,
+        is_later=True),
+    Key("min_auc", 0.0, from_to(0.0, 1.0),
+        "release criterion: area under the ROC curve, of the second class of two, or the mean of "
+        "each class against the rest; 0: none", _VERDICT,
+        is_later=True),
+    Key("max_model_size_mb", 10.0, above_zero(1e6), "release criterion, on the ONNX file",
         _VERDICT, has_flag=True),
-    Key("max_inference_time_ms", 50.0, _above_zero(1e6),
+    Key("max_inference_time_ms", 50.0, above_zero(1e6),
         "release criterion, on the ONNX file, p90", _VERDICT, has_flag=True),
-    Key("skip_visualizations", False, _SWITCH, "leaves the plots out", _OUTPUT, has_flag=True),
-    Key("skip_export", False, _SWITCH, "leaves the export out: never a release",
+    Key("skip_visualizations", False, SWITCH, "leaves the plots out", _OUTPUT, has_flag=True),
+    Key("skip_export", False, SWITCH, "leaves the export out: never a release",
         _OUTPUT, has_flag=True),
 )
 # fmt: on
@@ -278,9 +256,13 @@ def _between_keys(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     yield is_fine, "image_side", "even, from 28 to 64, for published images; or 0"
     yield is_own or not config["drop_duplicates"], "drop_duplicates", "false without --data"
     rule = "28 with augment_id byerly, whose turns and squeezes are made for that size"
-    yield side in (0, 28) or config["augment_id"] != "byerly", "image_side", rule
+    is_byerly = config["augment_id"] == "byerly"
+    yield side in (0, 28) or not is_byerly, "image_side", rule
+    for name in ("flip", "cutout_px", "brightness", "contrast", "saturation"):
+        value, rule = config[f"augment_{name}"], "0 or false with augment_id byerly"
+        yield not (is_byerly and value), f"augment_{name}", rule
     num_processes = config["num_processes"]
-    has_address = _ADDRESS.fullmatch(config["coordinator"]) is not None
+    has_address = ADDRESS.fullmatch(config["coordinator"]) is not None
     rule = "from 2 to 100000 with coordinator=HOST:PORT, else 1"
     yield (num_processes > 1) == has_address, "num_processes", rule
     yield config["process_id"] < num_processes, "process_id", f"from 0 to {num_processes - 1}"
@@ -294,5 +276,6 @@ def formats_to_export(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Returns the SHA-256, in hex, of everything that can change the model or its verdict."""
-    kept = {name: config[name] for name in config if name not in PLACES}
+    unused = {key.name for key in KEYS if key.is_later and config[key.name] == key.default}
+    kept = {name: config[name] for name in config if name not in PLACES and name not in unused}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from mnist_jax.config import (
     KEYS,
     Key,
+    class_weights,
     default,
     load_recipe,
     require,
@@ -117,6 +118,7 @@ def parse(
     validate(settings)
     for key in KEYS:
         _check_file(key.name, settings[key.name])
+    settings["class_weights"] = class_weights.inlined(settings["class_weights"])
     if "output_dir" not in overridden:
         prefix = settings["output_dir"]
         prefix += "output" if prefix.endswith("/") else ""

@@ -11,7 +11,7 @@ from mnist_jax.data.published import PUBLISHED, VERSION, Published
 from mnist_jax.data.report import DataReport
 from mnist_jax.errors import UserError, printable
 
-__all__ = ["DATASET_IDS", "Dataset", "Split", "prepare", "prepare_own", "read"]
+__all__ = ["DATASET_IDS", "Dataset", "Split", "names", "prepare", "prepare_own", "read"]
 
 DATASET_IDS = tuple(PUBLISHED)
 
@@ -145,6 +145,15 @@ def prepare_own(
         num_leaks=report.leaks(found),
     )
     return dataset, found
+
+
+def names(dataset: Dataset, split: str) -> list[str] | None:
+    """Returns where each picture of a split is from, printable; None where it is published data.
+
+    Raises:
+        UserError: what was kept of the user's own pictures is missing or damaged.
+    """
+    return own.names(dataset.folder)[split] if dataset.num_leaks is not None else None
 
 
 def read(dataset: Dataset, split: str) -> Split:

@@ -85,9 +85,9 @@ def prepare(
     return own, files.read_json(data_dir / folder / "report.json")
 
 
-def names(own: OwnData) -> dict[str, list[str]]:
-    """Returns the name of each picture, by split, in the order of the arrays."""
-    return files.read_json(own.folder / "names.json")
+def names(folder: Path) -> dict[str, list[str]]:
+    """Returns the name of each picture, by split, in the order of the arrays in a folder."""
+    return files.read_json(folder / "names.json")
 
 
 def _check(settings: Settings) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
+from mnist_jax.release import each_class
 from mnist_jax.release.intervals import of_one_among, wilson
 from mnist_jax.release.records import (
     Criteria,
@@ -53,6 +56,7 @@ def judge(
     failures = _verification_failures(metrics, verification)
     rows = [
         *_accuracy_rows(criteria, metrics),
+        *_each_class_rows(criteria, metrics),
         *_leakage_rows(run),
         _row("metrics_consistent", not problems, "==", True, detail="\n".join(problems)),
         _row("verified", not failures, "==", True, detail="\n".join(failures)),
@@ -115,9 +119,13 @@ def _reasons(row: Criterion) -> list[str]:
 def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     """The criteria on the whole test set and on the worst class."""
     whole = _proportion(metrics)
-    threshold = criteria.min_test_accuracy
+    threshold, n = criteria.min_test_accuracy, whole["n"]
+    is_small = n is not None and n < NUM_EXAMPLES_TO_DOUBT_PERFECTION
+    if whole["measured"] == 1 and is_small:
+        low = whole["interval_95"][0]
+        whole["detail"] = f"without one error, but {n} images cannot tell 1 from {low:.4f}"
     rows = [_row("test_accuracy", rule=">=", threshold=threshold, **whole)]
-    if whole["n"] is None or whole["n"] >= NUM_EXAMPLES_TO_DOUBT_PERFECTION:
+    if not is_small:
         doubt = "without one error, look for test images among the training images"
         whole["detail"] = doubt if whole["measured"] == 1 else whole["detail"]
         rows.append(_row("test_accuracy_not_perfect", rule="<", threshold=1.0, **whole))
@@ -127,6 +135,26 @@ def _accuracy_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
     worst = _worst_class(classes)
     threshold = criteria.min_per_class_accuracy
     return [*rows, _row("worst_class_accuracy", rule=">=", threshold=threshold, **worst)]
+
+
+def _each_class_rows(criteria: Criteria, metrics: Metrics) -> list[Criterion]:
+    """The criteria on measures in which every class counts alike: those that are asked for."""
+    rows = []
+    for name in each_class.NAMES:
+        threshold = getattr(criteria, f"min_{name}")
+        if threshold > 0:
+            facts: dict[str, Any] = {
+                "n": metrics.get("num_examples"),
+                "detail": "a class has no test image, or the number is absurd",
+            }
+            measured, given = None, {**metrics}
+            with suppress(KeyError, TypeError, ValueError):
+                low, high = given["intervals_95"][name]
+                if 0 <= low <= given[name] <= high <= 1:
+                    measured = given[name]
+                    facts |= {"interval_95": [low, high], "detail": ""}
+            rows.append(_row(name, measured, ">=", threshold, **facts))
+    return rows
 
 
 def _leakage_rows(run: Run) -> list[Criterion]:
@@ -241,9 +269,21 @@ def _contradictions(run: Run, metrics: Metrics, *others: Any) -> list[str]:
             "per_class does not add up to the test set": totals == [n, num_correct],
             "confusion_matrix and per_class differ": diagonal == counts,
             "class_names and per_class differ": names == metrics["class_names"],
+            **_each_class_claims(metrics),
             "loss is negative": metrics["loss"] >= 0,
             "calibration error out of 0 to 1": 0 <= metrics["expected_calibration_error"] <= 1,
         }
     except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         return [f"a number is missing or not finite: {error!r}"]
     return [line for line, holds in claims.items() if not holds]
+
+
+def _each_class_claims(metrics: Metrics) -> dict[str, bool]:
+    """What the measures in which every class counts alike claim, where they are there."""
+    confusions = np.array(metrics["confusion_matrix"])
+    measures = {"balanced_accuracy": each_class.balanced_accuracy, "macro_f1": each_class.macro_f1}
+    return {
+        f"{name} is not that of confusion_matrix": abs(metrics[name] - of(confusions)[0]) < 1e-6
+        for name, of in measures.items()
+        if metrics.get(name) is not None
+    }

@@ -1,13 +1,17 @@
-"""The 95 % intervals: of a proportion, of the worst class, of a difference, of a mean."""
+"""The 95 % intervals: of proportions, of the worst class, of differences, areas and means."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import root_scalar
 from scipy.stats import binomtest, norm, t
 
 CONFIDENCE = 0.95
+Z = float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
 class MeanOverSeeds(TypedDict):
@@ -22,6 +26,14 @@ class MeanOverSeeds(TypedDict):
 def wilson(num_correct: int, num_examples: int) -> list[float]:
     """The Wilson 95 % interval of a proportion, as [low, high] within 0 to 1."""
     return _limits(binomtest(num_correct, num_examples).proportion_ci(method="wilson"))
+
+
+def wilson_of(share: float, num_examples: float) -> list[float]:
+    """The same of a share, 0 to 1, that is known with the certainty of so many examples."""
+    weight = Z**2 / num_examples
+    centre = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    return [max(centre - half, 0.0), min(centre + half, 1.0)]
 
 
 def of_one_among(num_correct: int, num_examples: int, num_compared: int) -> list[float]:
@@ -52,8 +64,68 @@ def paired_interval(num_gained: int, num_lost: int, n: int) -> list[float]:
     """
     gained, lost = (num_gained + 1) / (n + 2), (num_lost + 1) / (n + 2)
     difference = gained - lost
-    width = norm.ppf(0.975) * math.sqrt((gained + lost - difference**2) / (n + 2))
+    width = Z * math.sqrt((gained + lost - difference**2) / (n + 2))
     return [float(max(difference - width, -1)), float(min(difference + width, 1))]
+
+
+def of_area(area: float, num_class: int, num_rest: int) -> list[float]:
+    """The 95 % interval of an area under a ROC curve, as [low, high] within 0 to 1.
+
+    As Wilson's: the areas from which the measured one is not 1.96 standard errors away, so that an
+    area of 1 has a lower limit below 1. Newcombe 2006, "Confidence intervals for an effect size
+    measure based on the Mann-Whitney statistic", part 2, method 5: the standard errors are Hanley
+    and McNeil's of 1982, alike whichever group is the class.
+
+    Args:
+        area: measured, 0 to 1.
+        num_class: images of the class.
+        num_rest: the others.
+    """
+
+    def error(true: float) -> float:
+        spreads = (1 - true) / (2 - true) + true / (1 + true)
+        factor = 1 + ((num_class + num_rest) / 2 - 1) * spreads
+        return math.sqrt(true * (1 - true) * factor / (num_class * num_rest))
+
+    def limit(bound: float) -> float:
+        def gap(true: float) -> float:
+            return abs(true - area) - Z * error(true)
+
+        inside = min(max(area, 1e-12), 1 - 1e-12)  # at 0 and 1 themselves the error is 0
+        return bound if area == bound else root_scalar(gap, bracket=[inside, bound]).root
+
+    return [limit(0.0), limit(1.0)]
+
+
+def of_mean(
+    values: Float[np.ndarray, " k"],
+    limits: Float[np.ndarray, "k 2"],
+    correlations: Float[np.ndarray, "k k"],
+) -> list[float]:
+    """The 95 % interval of the mean of measures, from the interval of each.
+
+    The method of variance estimates recovery: Zou and Donner 2008, "Construction of confidence
+    limits about effect measures", with correlations as in Zou 2007, "Toward using confidence
+    intervals to compare correlations".
+
+    Args:
+        values: the measures.
+        limits: low and high of each.
+        correlations: of the measures' errors.
+
+    Returns:
+        [low, high].
+    """
+    below, above = values - limits[:, 0], limits[:, 1] - values
+    widths = [
+        math.sqrt(max(part @ correlations @ part, 0)) / len(values) for part in (below, above)
+    ]
+    return [float(values.mean()) - widths[0], float(values.mean()) + widths[1]]
+
+
+def either(one: list[float], other: list[float]) -> list[float]:
+    """The interval that holds both."""
+    return [min(one[0], other[0]), max(one[1], other[1])]
 
 
 def mean_and_interval(values: Sequence[float]) -> MeanOverSeeds:

@@ -11,13 +11,13 @@ from flax import nnx
 from jaxtyping import Float
 
 from mnist_jax import models
-from mnist_jax.data import Split
-from mnist_jax.errors import UserError
+from mnist_jax.data import DATASET_IDS, Split
+from mnist_jax.errors import UserError, printable
 from mnist_jax.export import onnx, safetensors, stablehlo
 from mnist_jax.files import sha256, write_bytes
 from mnist_jax.models.network import num_exported_parameters, take_apart
 from mnist_jax.models.predict import Predictor, Trained
-from mnist_jax.release import records, verify
+from mnist_jax.release import each_class, records, shown, verify
 from mnist_jax.release.criteria import judge
 from mnist_jax.release.records import Criteria, Metrics, Release, Run, Training, Validation
 from mnist_jax.run import environment, own_code
@@ -38,6 +38,7 @@ class Subject(NamedTuple):
     metrics: Metrics
     run: Run
     training: Training | None = None  # None where it was not trained here
+    names: Sequence[str] | None = None  # of the test pictures; None: they have none
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,6 +56,7 @@ def measure(
     criterion_id: str,
     validation: Validation | None,
     training: Training | None,
+    names: Sequence[str] | None = None,
 ) -> Subject:
     """Measures a network on the test split.
 
@@ -66,23 +68,27 @@ def measure(
         criterion_id: the loss to measure.
         validation: what the validation split said of the weights.
         training: how they were trained.
+        names: of the test pictures.
     """
     dataset = run["dataset"]
     score = evaluate.make_score(trained.predictor, losses.find(criterion_id))
     scores, example_losses = score(trained.params, trained.model_state, test)
-    names = tuple(dataset["class_names"])
+    class_names = tuple(dataset["class_names"])
     metrics = Metrics(
         model_id=own_code.short_name(model_id),
         dataset_id=dataset["dataset_id"],
         criterion_id=own_code.short_name(criterion_id),
         outputs=trained.predictor.structure.outputs,
         split="test",
-        **evaluate.measure(scores, example_losses, test.labels, names),
+        **evaluate.measure(scores, example_losses, test.labels, class_names),
+        **each_class.measure(scores, test.labels),
         num_parameters=num_exported_parameters(trained.params),
         validation=validation,
     )
     LOGGER.info("test accuracy %.4f (%d images)", metrics["accuracy"], metrics["num_examples"])
-    subject = Subject(trained, test, scores, metrics, run, training)
+    if metrics["dataset_id"] not in DATASET_IDS:
+        LOGGER.info("%s", printable(shown.each_class(metrics)))
+    subject = Subject(trained, test, scores, metrics, run, training, names)
     metrics["image_shape"] = list(subject.image_shape)
     return subject
 

@@ -21,6 +21,9 @@ class Criteria(NamedTuple):
     min_per_class_accuracy: float = DEFAULTS["min_per_class_accuracy"]  # 0 to 1
     max_model_size_mb: float = DEFAULTS["max_model_size_mb"]  # of 10^6 bytes, of the ONNX file
     max_inference_time_ms: float = DEFAULTS["max_inference_time_ms"]  # p90, of the ONNX file
+    min_balanced_accuracy: float = DEFAULTS["min_balanced_accuracy"]  # 0 to 1; 0: not asked for
+    min_macro_f1: float = DEFAULTS["min_macro_f1"]  # likewise
+    min_auc: float = DEFAULTS["min_auc"]  # likewise
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Criteria":
@@ -51,7 +54,19 @@ class Validation(TypedDict):
     num_examples: int
 
 
-class Metrics(Counts):
+class ClassMeans(TypedDict):
+    """Means over the classes, each counting alike; see `release.each_class`.
+
+    None, and without an interval: a class has no image. Missing in runs of earlier versions.
+    """
+
+    balanced_accuracy: NotRequired[float | None]
+    macro_f1: NotRequired[float | None]
+    auc: NotRequired[float | None]
+    intervals_95: NotRequired[dict[str, Interval]]
+
+
+class Metrics(Counts, ClassMeans):
     """`metrics.json`: the test split, measured in JAX."""
 
     model_id: str  # of a network of the user's own: the name of its class, in lower case

@@ -7,10 +7,13 @@
                     the one with the smaller validation loss, then the smaller number
     seeds           a row for each: seed, seconds (of its training), images_per_s (median over the
                     epochs), and `selected` and `last`, each with its epoch and the counts
-                    num_correct of num_examples on `validation` and on `test`
+                    num_correct of num_examples on `validation` and on `test`, there with
+                    balanced_accuracy, macro_f1 and auc
     test_error_percent
                     `selected` and `last`, each with mean, std (of a sample, so n - 1) and
                     interval_95 (Student's t, of the mean) over the n seeds
+    test_means      the same of balanced_accuracy, macro_f1 and auc, 0 to 1; nothing where a class
+                    has no test image
 
 `last` is what a training without a validation split would give; `selected` is what is released.
 """
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.data import Split
+from mnist_jax.release import each_class
 from mnist_jax.release.intervals import mean_and_interval
 from mnist_jax.run.history import EpochRow
 from mnist_jax.training.evaluate import summarise
@@ -48,14 +52,19 @@ def measure(
     """
 
     def counts(weights: Weights, row: EpochRow) -> dict[str, Any]:
-        on_test = summarise(*score(*weights, test), test.labels)
+        scores, losses = score(*weights, test)
+        on_test = summarise(scores, losses, test.labels)
+        means = {**each_class.measure(scores, test.labels)}
         return {
             "epoch": row["epoch"],
             "validation": {
                 "num_correct": round(row["validation_accuracy"] * num_validation),
                 "num_examples": num_validation,
             },
-            "test": {key: on_test[key] for key in ("num_correct", "num_examples")},
+            "test": {
+                **{key: on_test[key] for key in ("num_correct", "num_examples")},
+                **{name: means[name] for name in each_class.NAMES},
+            },
         }
 
     rows = []
@@ -78,12 +87,32 @@ def measure(
             which: mean_and_interval([_error_percent(row[which]["test"]) for row in rows])
             for which in ("selected", "last")
         },
+        "test_means": {
+            which: {
+                name: mean_and_interval(values)
+                for name in each_class.NAMES
+                if None not in (values := [row[which]["test"][name] for row in rows])
+            }
+            for which in ("selected", "last")
+        },
     }
 
 
-def show(measured: Mapping[str, Any]) -> list[str]:
-    """Says what the seeds reach, a line for each way of choosing the epoch."""
+def show(measured: Mapping[str, Any], *, has_means: bool) -> list[str]:
+    """Says what the seeds reach, a line for each way of choosing the epoch.
+
+    Args:
+        measured: from `measure`.
+        has_means: says the means over the classes too.
+    """
+    means = measured["test_means"] if has_means else {}
     return [
+        f"test {name} over {measured['num_seeds']} seeds, {which} epoch: {figures['mean']:.4f} ± "
+        f"{figures['std']:.4f}, 95 % interval of the mean {figures['interval_95'][0]:.4f} to "
+        f"{figures['interval_95'][1]:.4f}"
+        for which, of in means.items()
+        for name, figures in of.items()
+    ] + [
         f"test error over {measured['num_seeds']} seeds, {which} epoch: "
         f"{figures['mean']:.3f} ± {figures['std']:.3f} %, 95 % interval of the mean "
         f"{figures['interval_95'][0]:.3f} to {figures['interval_95'][1]:.3f} %"

@@ -5,7 +5,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_jax.errors import printable
-from mnist_jax.release.records import Criterion, Release
+from mnist_jax.release.records import Criterion, Metrics, Release
+
+TITLES = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "auc": "AUC"}
 
 
 def show_measured(row: Criterion) -> str:
@@ -18,6 +20,8 @@ def show_measured(row: Criterion) -> str:
         return "not measured"
     if isinstance(measured, bool):
         return "yes" if measured else "no"
+    if isinstance(measured, int):
+        return f"{measured:,} {unit}".rstrip()
     shown = f"{measured:.3f}" if unit else f"{measured:.4f}"
     if side_of(float(shown), threshold) != side_of(measured, threshold):
         shown = f"{measured:.6f}"
@@ -55,6 +59,33 @@ def table(release: Release) -> Group:
     else:
         verdict = f"RELEASED: all {len(criteria)} criteria passed"
     return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
+
+
+def each_class(metrics: Metrics) -> str:
+    """The measures in which every class counts alike, beside what a blind answer gets: one line."""
+    intervals = metrics.get("intervals_95") or {}
+    parts = [
+        f"{title} {metrics[name]:.4f} ({intervals[name][0]:.4f} to {intervals[name][1]:.4f})"
+        for name, title in TITLES.items()
+        if name in intervals
+    ]
+    return ", ".join([*parts, *majority(metrics)])
+
+
+def majority(metrics: Metrics) -> list[str]:
+    """What a blind answer gets, and whether the model gives no other."""
+    names, matrix = metrics["class_names"], metrics["confusion_matrix"]
+    counts = [sum(row) for row in matrix]
+    answered = [
+        name for name, column in zip(names, zip(*matrix, strict=True), strict=True) if any(column)
+    ]
+    lines = [
+        f"{names[counts.index(max(counts))]} as the answer to all would be right for "
+        f"{max(counts) / sum(counts):.4f}"
+    ]
+    if len(answered) == 1:
+        lines.append(f"THE MODEL ANSWERS {answered[0]} TO ALL")
+    return lines
 
 
 def show_threshold(row: Criterion) -> str:

@@ -9,6 +9,7 @@ VERIFICATION = "logs/verification.json"
 RELEASE = "logs/release.json"
 DATA_REPORT = "logs/data_report.json"  # of the user's own pictures
 ROBUSTNESS = "logs/robustness.json"
+MISTAKES = "model_card/mistakes.csv"
 CAPSULES = "logs/capsules.npz"
 TENSORBOARD = "logs/tensorboard"
 RELEASED = "models/checkpoint"

@@ -1,6 +1,8 @@
 """Random changes to training images: pure, keyed, jittable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +10,39 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mnist_jax.errors import UserError
+from mnist_jax.training import photos
+
+
+class Amounts(NamedTuple):
+    """How much `shift_and_rotate` changes; what is 0 is left out."""
+
+    shift_px: int = 0
+    rotation_degrees: float = 0.0
+    flip: bool = False
+    cutout_px: int = 0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Amounts":
+        """Takes them from a configuration."""
+        return cls(**{name: config[f"augment_{name}"] for name in cls._fields})
 
 
 def make_augment(
-    augment_id: str,
-    image_shape: tuple[int, int, int],
-    *,
-    max_shift_px: int,
-    max_rotation_degrees: float,
+    augment_id: str, image_shape: tuple[int, int, int], amounts: Amounts
 ) -> Callable[[PRNGKeyArray, Array], Array] | None:
     """Returns a function of a key and a batch of images, or None where nothing is to be changed.
 
     Args:
-        augment_id: `shift_and_rotate`, by the limits below; or `byerly`, which takes none.
+        augment_id: `shift_and_rotate`, which mirrors, turns and moves, changes the colours and
+            cuts out, in this order; or `byerly`, which takes no amounts.
         image_shape: height, width and channels.
-        max_shift_px: of `shift_and_rotate`.
-        max_rotation_degrees: of `shift_and_rotate`.
+        amounts: of `shift_and_rotate`.
+
+    Raises:
+        UserError: what is asked for cannot be done to such images.
     """
     if augment_id == "byerly":
         if image_shape != (28, 28, 1):
@@ -32,9 +51,50 @@ def make_augment(
                 "of 28x28 pixels, use shift_and_rotate"
             )
         return augment_as_byerly
-    if max_shift_px == 0 and max_rotation_degrees == 0:
+    height, width, num_channels = image_shape
+    if amounts.cutout_px > min(height, width):
+        raise UserError(
+            f"augment_cutout_px is {amounts.cutout_px}, but images have {height}x{width} pixels; "
+            "give at most that, better a third"
+        )
+    if amounts.saturation and num_channels == 1:
+        raise UserError(
+            f"augment_saturation is {amounts.saturation:g}, but the images are grey; leave it out"
+        )
+    changes = _changes(amounts)
+    if not changes:
         return None
-    return lambda key, images: shift_and_rotate(key, images, max_shift_px, max_rotation_degrees)
+
+    def augment(key, images):
+        for number, change in changes.items():
+            images = change(jax.random.fold_in(key, number) if number else key, images)
+        return images
+
+    return augment
+
+
+def _changes(amounts: Amounts) -> dict[int, Callable[[PRNGKeyArray, Array], Array]]:
+    """Returns what is to be done, in order, by the number of its random stream; 0: the key's own.
+
+    `shift_and_rotate` splits the key itself, which takes up the streams 0 and 1.
+    """
+    changes: dict[int, Callable[[PRNGKeyArray, Array], Array]] = {}
+    if amounts.flip:
+        changes[2] = photos.flip
+    if amounts.shift_px or amounts.rotation_degrees:
+        changes[0] = lambda key, images: shift_and_rotate(
+            key, images, amounts.shift_px, amounts.rotation_degrees
+        )
+    others = (
+        (photos.brightness, amounts.brightness),
+        (photos.contrast, amounts.contrast),
+        (photos.saturation, amounts.saturation),
+        (photos.cutout, amounts.cutout_px),
+    )
+    for number, (change, amount) in enumerate(others, start=3):
+        if amount:
+            changes[number] = partial(change, amount=amount)
+    return changes
 
 
 def shift_and_rotate(

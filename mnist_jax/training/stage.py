@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
+from jaxtyping import Float
 from rich.console import Console
 
 from mnist_jax import models
@@ -18,7 +20,8 @@ from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.training import checkpoint, losses, optimizers, processes, seeds, signals
-from mnist_jax.training.augment import make_augment
+from mnist_jax.training.augment import Amounts, make_augment
+from mnist_jax.training.class_weights import of_classes
 from mnist_jax.training.devices import make_mesh, replicate
 from mnist_jax.training.evaluate import make_score, summarise
 from mnist_jax.training.fit import Fitted, Functions, Outputs, fit
@@ -35,6 +38,19 @@ class Splits(NamedTuple):
 
     train: Split
     validation: Split
+    class_weights: Float[np.ndarray, " classes"] | None = None  # None: all images count alike
+
+
+def splits_of(
+    config: Mapping[str, Any], dataset: Dataset, train: Split, validation: Split
+) -> Splits:
+    """Returns the splits, with the weights of the classes that the configuration asks for.
+
+    Raises:
+        UserError: the weights are not those of the classes.
+    """
+    weights = of_classes(config["class_weights"], train.labels, dataset.class_names)
+    return Splits(train, validation, weights)
 
 
 def build_model(
@@ -86,11 +102,11 @@ class Stage:
             augment=make_augment(
                 config["augment_id"],
                 (dataset.image_side, dataset.image_side, dataset.num_channels),
-                max_shift_px=config["augment_shift_px"],
-                max_rotation_degrees=config["augment_rotation_degrees"],
+                Amounts.of(config),
             ),
             reconstruction_weight=config["reconstruction_weight"],
             ema_decay=config["ema_decay"],
+            class_weights=splits.class_weights,
             mesh=mesh,
         )
         structure = structure_in_training(config, dataset)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from mnist_jax.models.network import Structure, call_in_training, images_to_float, scores_of
 from mnist_jax.training.devices import keep_replicated, replicate, split
@@ -60,6 +61,8 @@ class StepSettings(NamedTuple):
     augment: Callable[[Array, Array], Array] | None = None  # changes images, given a key
     reconstruction_weight: float = 0.0  # of the error of the images that a network draws, if any
     ema_decay: float = 0.0  # of the average of the parameters, if the state keeps one
+    # What an example of each class counts in the mean of a batch; None: all alike.
+    class_weights: Float[np.ndarray, " classes"] | None = None
     mesh: Mesh | None = None  # the devices that share each batch; None: there is one
 
 
@@ -123,7 +126,10 @@ def make_train_steps(
 def _make_loss(
     structure: Structure, criterion: Criterion, settings: StepSettings
 ) -> Callable[..., Any]:
-    """Builds the mean loss of a batch, with its sum, what is right, and the network's new state."""
+    """Builds the mean loss of a batch, with its sum, what is right, and the network's new state.
+
+    The mean is weighted by class; the sum, which is reported, is not.
+    """
     augment, weight, mesh = settings.augment, settings.reconstruction_weight, settings.mesh
 
     def loss_fn(params, model_state, streams, step, images, labels):
@@ -144,9 +150,31 @@ def _make_loss(
             drawn = model.reconstruct(outputs, labels)
             losses += weight * reconstruction_loss(drawn, images)
         answers = scores_of(outputs, structure.outputs).argmax(axis=-1)
-        return losses.mean(), (losses.sum(), (answers == labels).sum(), model_state)
+        mean = weighted_mean(losses, labels, settings.class_weights)
+        return mean, (losses.sum(), (answers == labels).sum(), model_state)
 
     return loss_fn
+
+
+def weighted_mean(
+    losses: Float[Array, " batch"],
+    labels: Integer[Array, " batch"],
+    class_weights: Float[np.ndarray, " classes"] | None,
+) -> Float[Array, ""]:
+    """Returns the mean loss of a batch, in which each example counts as its class does.
+
+    sum(weight * loss) / sum(weight) over the batch, as PyTorch's `CrossEntropyLoss(weight=...)`
+    and scikit-learn's `log_loss(sample_weight=...)` have it.
+
+    Args:
+        losses: one for each example, of any loss.
+        labels: the class of each.
+        class_weights: finite and above 0; None: all count alike.
+    """
+    if class_weights is None:
+        return losses.mean()
+    weights = jnp.asarray(class_weights)[labels]
+    return (weights * losses).sum() / weights.sum()
 
 
 def _with_norms(progress: Progress, before: Any, params: Any) -> Progress:

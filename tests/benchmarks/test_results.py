@@ -72,6 +72,24 @@ def test_every_published_number_names_its_source_and_a_model_that_is_here():
             assert set(row) == {"error_percent", "selection", "source"} and all(row.values())
 
 
+def test_a_run_on_own_pictures_is_its_recipes_wherever_they_lay():
+    recipe = config.load_recipe(reproduce.RECIPES / "sign_language_digits.py").to_dict()
+    environment = {"device_kind": "cpu", "num_devices": 1, "cpu": "a CPU", "git_commit": None}
+    environment["versions"] = {"jax": "1", "onnxruntime": "2"}
+    run = {
+        "config": {**recipe, "data": "elsewhere/hands"},
+        "config_hash": "ab",
+        "dataset": {"dataset_id": "own_hands"},
+        "environment": environment,
+    }
+    row = training() | results._trained(run, [{"seconds": 1.0}])
+    (found,) = results.with_recipes([row], reproduce.RECIPES)
+    assert (found["recipe"], found["changes"]) == ("sign_language_digits.py", {})
+    assert found["dataset_id"] == "own_hands"
+    assert "sign_language_digits" not in reproduce.trainings("all", 1)
+    assert "digits_cnn_v1" in reproduce.trainings("all", 1)
+
+
 def test_mean_and_deviation_are_over_seeds():
     rows = [training(0, 9900), training(1, 9920), training(2, 9940)]
     assert results.mean_error(rows) == "0.80 ± 0.20"
@@ -160,7 +178,8 @@ def test_every_training_of_a_plan_has_flags_that_are_understood(what):
         settings = parse([*flags, "--output-dir=x"], {}, datetime.now())
         assert module in ("train", "multimnist") and settings is not None
     if what == "all":
-        assert set(plan) == {path.stem for path in reproduce.RECIPES.glob("*.py")}
+        recipes = {path: config.load_recipe(path) for path in reproduce.RECIPES.glob("*.py")}
+        assert set(plan) == {path.stem for path, recipe in recipes.items() if not recipe.data}
 
 
 @pytest.mark.slow  # 20 s

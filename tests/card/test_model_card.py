@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from mnist_jax import config as config_module
-from mnist_jax.card import model_card
+from mnist_jax.card import markdown, model_card, sections
 from mnist_jax.config import flags
 from mnist_jax.data.published import PUBLISHED
 from mnist_jax.errors import UserError, printable
@@ -248,6 +248,40 @@ def test_every_data_set_has_limitations_of_its_own(dataset_id, tmp_path):
     assert len(others) == len(PUBLISHED) and model_card.LIMITATIONS not in others
 
 
+def test_own_pictures_get_the_means_over_the_classes_and_a_page_on_the_data(tmp_path):
+    assert "Pictures of a rare size" not in write_card(tmp_path)
+    path = tmp_path / "logs" / "release.json"
+    verdict = json.loads(path.read_text())
+    verdict["metrics"] |= {"dataset_id": "own_hands", "auc": 0.98765, "balanced_accuracy": 0.9}
+    verdict["metrics"]["intervals_95"] = {"auc": [0.97, 0.99], "balanced_accuracy": [0.8, 0.95]}
+    write_json(path, verdict)
+    found = {"count": 1, "named": [["big.png", "3024x3024"]]}
+    none = {"count": 0, "named": []}
+    report = {"counts": {"train": {"0": 5, "1": 6, "2": 7}}, "sizes": {"9x9": 18}, "modes": {}}
+    report |= {"odd_sizes": found, "duplicates_within": {}, "duplicates_across": {}}
+    report |= dict.fromkeys(("unreadable", "near_duplicates", "two_labels"), none)
+    report |= {"absent_classes": {}, "dropped": {}}
+    write_json(tmp_path / "logs" / "data_report.json", report)
+    model_card.write(tmp_path)
+    card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
+    assert ["AUC", "0.9877", "0.9700 to 0.9900"] in tables_of(card)[5]
+    assert "1 as the answer to all would be right for 0.3607." in card  # 1,135 of 3,147
+    assert "big.png, 3024x3024" in section(card, "Data")
+    assert "the network met the test split only afterwards" in section(card, "Data")
+
+
+def test_the_means_over_seeds_are_shown_where_they_are_wanted():
+    figures = {"mean": 0.95, "std": 0.01, "interval_95": [0.94, 0.96], "n": 5}
+    error = {"mean": 9.0, "std": 1.0, "interval_95": [8.0, 10.0], "n": 5}
+    measured = {"num_seeds": 5, "released_seed": 2, "test_error_percent": {"selected": error}}
+    measured["test_means"] = {"selected": {"auc": figures}}
+    line = "| selected: AUC, 0 to 1 | 0.9500 | 0.0100 | 0.9400 to 0.9600 |"
+    assert line in sections.over_seeds(measured, has_means=True)
+    assert "AUC" not in sections.over_seeds(measured, has_means=False)
+    del measured["test_means"]  # of a run of an earlier version
+    assert "selected | 9.000" in sections.over_seeds(measured, has_means=True)
+
+
 def test_a_data_set_without_facts_gets_the_limitations_of_all(tmp_path):
     write_card(tmp_path)
     path = tmp_path / "logs" / "release.json"
@@ -360,7 +394,7 @@ def test_nasty_names_cannot_break_the_card(tmp_path):
 @given(st.text(alphabet="<>&;=!?/#-ab1x \\`*_[]()|~$\n\"'") | st.text())
 @example("<b>bold</b> <!-- --> <?x?> </p> &lt; &#60; <http://x> < 1 <= 2 >= 3")
 def test_an_escaped_string_is_shown_as_it_is(text):
-    (inline,) = MarkdownIt("commonmark").parseInline(model_card._escaped(text))
+    (inline,) = MarkdownIt("commonmark").parseInline(markdown.escaped(text))
     assert {token.type for token in inline.children} <= {"text", "text_special"}
     shown = "".join(token.content for token in inline.children)
     assert shown == printable(" ".join(text.split()))

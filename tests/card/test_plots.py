@@ -117,6 +117,20 @@ def test_pyplot_keeps_no_figure(tmp_path):
     assert matplotlib.pyplot.get_fignums() == []
 
 
+def test_two_hundred_classes_fit_and_one_may_have_no_test_image(tmp_path):
+    names = [f"class number {i}" for i in range(200)]
+    release = make_release("own_things", names, 2000, 300)
+    last, matrix = release["metrics"]["per_class"][-1], release["metrics"]["confusion_matrix"]
+    matrix[-1] = [0] * 200
+    last |= {"num_examples": 0, "num_correct": 0, "accuracy": 0.0}
+    figure = plots._confusion_matrix(release)
+    assert max(figure.get_size_inches()) < 15
+    assert not figure.axes[0].texts and len(figure.axes[0].get_xticks()) == 50
+    figure = plots._per_class_accuracy(release)
+    words = words_of(figure)
+    assert "no test image" in words and "0 of 0" not in words and {*names} <= {*words}
+
+
 @pytest.mark.parametrize("num_errors", [77, 700])
 def test_the_confusion_matrix_shows_every_count_and_colours_errors_alone(num_errors):
     release = make_release("mnist_v1", DIGITS, 10_000, num_errors)

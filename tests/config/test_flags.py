@@ -47,6 +47,7 @@ def test_each_flag_overrides_its_key_and_no_other(flag):
         "criterion_id": "mse",
         "optimizer_id": "sgd",
         "image_side": 30,
+        "class_weights": "balanced",
     }
     value = ids.get(flag.name, values[type(flag.default)])
     text = {True: "", ("onnx",): "=onnx"}.get(value, f"={value}")
@@ -128,7 +129,11 @@ def test_settings_that_json_cannot_hold_are_refused_in_one_line(argument, messag
     assert len(str(raised.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", [key.name for key in KEYS if key.rule.is_path])
+# The file of class_weights is read: tests/training/test_class_weights.py.
+PATHS = [key.name for key in KEYS if key.rule.is_path and key.name != "class_weights"]
+
+
+@pytest.mark.parametrize("name", PATHS)
 def test_the_home_folder_is_written_out_in_every_path(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.py").touch()
@@ -250,11 +255,20 @@ def test_no_setting_gets_past_with_anything_but_a_config_or_one_line(name, value
         (["--config.process_id=1"], "process_id is 1, but must be from 0 to 0"),
         (["--config.image_side=27"], "from 28 to 64"),
         (["--config.image_side=40", "--config.augment_id=byerly"], "28 with augment_id byerly"),
+        (["--config.augment_flip=true", "--config.augment_id=byerly"], "augment_flip is True"),
     ],
 )
 def test_a_choice_that_does_not_fit_is_refused_with_the_reason(arguments, message):
     with pytest.raises(UserError, match=message):
         read(*arguments)
+
+
+def test_a_file_of_class_weights_is_read_from_the_home_folder_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weights.json").write_text('{"b": 2, "a": 1}')
+    assert read("--class-weights=~/weights.json")["class_weights"] == '{"a": 1.0, "b": 2.0}'
+    with pytest.raises(UserError, match=r"class_weights is '.*/none.json', but must be none"):
+        read("--class-weights=~/none.json")
 
 
 def test_the_flag_of_the_remedy_is_one_that_exists():

@@ -144,7 +144,7 @@ def test_groups_stay_together_and_a_later_start_decodes_nothing(tmp_path, monkey
     data, _ = _prepare(root, tmp_path)
     person = {row.split(",")[0]: row.split(",")[2] for row in rows}
     places = {}
-    for split, found in own.names(data).items():
+    for split, found in own.names(data.folder).items():
         for name in found:
             assert places.setdefault(person[name], split) == split
     monkeypatch.setattr(own, "_make", None)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import beta
+from sklearn.metrics import confusion_matrix
 
 from mnist_jax.release import criteria as release
-from mnist_jax.release import shown
+from mnist_jax.release import each_class, shown
 from mnist_jax.release.intervals import wilson
 from mnist_jax.release.records import Criteria
 
@@ -224,6 +225,68 @@ def test_a_refusal_says_which_criterion_and_by_how_much(changes, reason):
     assert verdict["reasons"] == [reason]
 
 
+def with_each_class(scores, labels):
+    """Metrics whose means over the classes are those of some scores."""
+    confusions = confusion_matrix(labels, scores.argmax(axis=1))
+    return make_metrics(confusions) | each_class.measure(scores, labels)
+
+
+@pytest.fixture
+def uneven():
+    """Nine tenths of one class, and scores that are mostly right."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [540, 60])
+    second = np.clip(labels * 0.4 + random.normal(0.3, 0.15, 600), 0, 1)
+    return with_each_class(np.stack([1 - second, second], axis=1), labels)
+
+
+@pytest.mark.parametrize("name", each_class.NAMES)
+def test_a_mean_over_the_classes_is_a_criterion_where_it_is_asked_for(uneven, name):
+    lenient = {"min_test_accuracy": 0.0, "min_per_class_accuracy": 0.0}
+    measured, (low, high) = uneven[name], uneven["intervals_95"][name]
+    asked = f"min_{name}"
+    assert 0 < low < measured < high < 1
+    assert judge(uneven, **lenient)["verdict"] == "released"
+    assert name not in [row["name"] for row in judge(uneven, **lenient)["criteria"]]
+    row = row_of(judge(uneven, **lenient | {asked: low / 2}), name)
+    assert (row["measured"], row["n"], row["passed"]) == (measured, 600, True)
+    assert row["interval_95"] == [low, high] and row["detail"] == ""
+    verdict = judge(uneven, **lenient | {asked: (measured + high) / 2})
+    assert verdict["verdict"] == "refused"
+    assert verdict["reasons"][0].startswith(f"{name} {measured:.4f} is below")
+    assert "the threshold lies inside the 95 % interval" in verdict["reasons"][0]
+
+
+@pytest.mark.parametrize("name", each_class.NAMES)
+@pytest.mark.parametrize("value", [None, 1.5, -0.1, math.nan, "high", True])
+def test_a_mean_over_the_classes_that_is_missing_or_absurd_never_passes(uneven, name, value):
+    asked = {"min_test_accuracy": 0.0, "min_per_class_accuracy": 0.0, f"min_{name}": 0.01}
+    for metrics in (uneven | {name: value}, uneven | {"intervals_95": {name: [value, 1]}}):
+        verdict = judge(metrics, **asked)
+        assert verdict["verdict"] == "refused"
+        assert "a class has no test image, or the number is absurd" in "".join(verdict["reasons"])
+    del uneven[name]
+    assert row_of(judge(uneven, **asked), name)["passed"] is False
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1"])
+def test_a_mean_that_is_not_of_the_counts_is_a_contradiction(uneven, name):
+    verdict = judge(uneven | {name: 0.99}, min_test_accuracy=0.0, min_per_class_accuracy=0.0)
+    reason = f"metrics_consistent: {name} is not that of confusion_matrix"
+    assert verdict["reasons"] == [reason]
+
+
+def test_the_means_are_shown_beside_what_a_blind_answer_gets(uneven):
+    line = shown.each_class(uneven)
+    low, high = uneven["intervals_95"]["auc"]
+    assert f"AUC {uneven['auc']:.4f} ({low:.4f} to {high:.4f})" in line
+    assert "class 0 as the answer to all would be right for 0.9000" in line
+    assert "THE MODEL" not in line
+    blind = with_each_class(np.tile([0.9, 0.1], (600, 1)), np.repeat([0, 1], [540, 60]))
+    assert shown.each_class(blind).endswith("THE MODEL ANSWERS class 0 TO ALL")
+    assert "balanced accuracy 0.5000" in shown.each_class(blind)
+
+
 def test_a_threshold_is_met_exactly():
     assert judge(min_test_accuracy=3117 / 3147, max_inference_time_ms=0.12)["verdict"] == "released"
 
@@ -247,6 +310,9 @@ def test_a_threshold_within_the_interval_is_said_whatever_the_verdict():
 def test_a_perfect_score_on_thousands_is_suspicious(matrix, verdict):
     judged = judge(make_metrics(matrix))
     assert judged["verdict"] == verdict
+    if matrix == [[500, 0], [0, 499]]:
+        said = "without one error, but 999 images cannot tell 1 from 0.9962"
+        assert row_of(judged, "test_accuracy")["detail"] == said
     if verdict == "refused":
         assert judged["reasons"] == [
             "test_accuracy_not_perfect 1.0000 is not below 1; without one error, look for test "

@@ -73,7 +73,7 @@ def test_own_colour_images_of_another_size_are_proven(model, split, tmp_path):
     card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
     assert "RELEASED" in card and "| licence | not known |" in card
     drawn = {path.stem for path in (tmp_path / "model_card" / "plots").iterdir()}
-    assert drawn == {"confusion_matrix", "per_class_accuracy"}
+    assert drawn == {"confusion_matrix", "mistakes", "per_class_accuracy"}
 
 
 def test_floats_give_the_verdict_that_pixels_give_and_the_defaults_can_refuse(

@@ -16,7 +16,7 @@ from mnist_jax.data import Split
 from mnist_jax.models.network import take_apart
 from mnist_jax.models.predict import one_copy
 from mnist_jax.training import losses
-from mnist_jax.training.augment import make_augment
+from mnist_jax.training.augment import Amounts, make_augment
 from mnist_jax.training.devices import make_mesh, replicate
 from mnist_jax.training.optimizers import make_optimizer
 from mnist_jax.training.state import first_state
@@ -52,7 +52,7 @@ def steps(model_id: str, num_devices: int) -> tuple[list, list, dict[str, float]
     settings = StepSettings(
         batch_size=BATCH_SIZE,
         augment=make_augment(
-            "shift_and_rotate", (28, 28, 1), max_shift_px=2, max_rotation_degrees=10.0
+            "shift_and_rotate", (28, 28, 1), Amounts(shift_px=2, rotation_degrees=10.0)
         ),
         reconstruction_weight=0.0005,
         ema_decay=0.9,

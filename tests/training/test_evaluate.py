@@ -76,6 +76,17 @@ def test_every_metric_of_a_split_worked_out_by_hand():
     }
 
 
+def test_a_class_without_an_image_is_right_in_none_of_none():
+    scores, labels = np.float32([[0.8, 0.2, 0], [0.6, 0.4, 0]]), np.uint8([0, 1])
+    metrics = evaluate.measure(scores, np.float32([1, 2]), labels, ("a", "b", "c"))
+    assert metrics["per_class"][2] == {
+        "class_name": "c",
+        "num_examples": 0,
+        "num_correct": 0,
+        "accuracy": 0.0,
+    }
+
+
 def test_metrics_are_scikit_learns():
     random = np.random.default_rng(3)
     scores = random.dirichlet(np.full(10, 1.0), 500).astype(np.float32)

@@ -14,7 +14,7 @@ from mnist_jax.models.network import take_apart
 from mnist_jax.models.predict import Predictor
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.training import fit as fit_module
-from mnist_jax.training.augment import make_augment
+from mnist_jax.training.augment import Amounts, make_augment
 from mnist_jax.training.checkpoint import TrainingCheckpoints, load_released, save_released
 from mnist_jax.training.evaluate import make_score, summarise
 from mnist_jax.training.fit import Functions, Outputs
@@ -53,7 +53,7 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
     settings = StepSettings(
         batch_size=16,
         augment=make_augment(
-            "shift_and_rotate", (28, 28, 1), max_shift_px=1, max_rotation_degrees=3.0
+            "shift_and_rotate", (28, 28, 1), Amounts(shift_px=1, rotation_degrees=3.0)
         ),
         ema_decay=ema_decay,
     )

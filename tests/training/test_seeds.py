@@ -64,6 +64,9 @@ def test_every_seed_has_its_row_and_the_mean_is_theirs(folder):
         interval = stats.ttest_1samp(errors, 0).confidence_interval(0.95)
         assert figures["interval_95"] == pytest.approx(list(interval))
         assert figures["n"] == 3
+        areas = [row[which]["test"]["auc"] for row in measured["seeds"]]
+        assert all(0.5 < area <= 1 for area in areas)
+        assert measured["test_means"][which]["auc"]["mean"] == pytest.approx(np.mean(areas))
 
 
 def test_a_seed_reaches_what_it_reaches_alone(folder):
@@ -71,6 +74,8 @@ def test_a_seed_reaches_what_it_reaches_alone(folder):
     alone = json.loads((folder / "alone" / "logs" / "metrics.json").read_text())
     row = results(folder / "run")["seeds"][1]["selected"]
     assert row["test"]["num_correct"] == alone["num_correct"]
+    for name in ("balanced_accuracy", "macro_f1", "auc"):
+        assert row["test"][name] == alone[name]
     assert row["epoch"] == alone["validation"]["epoch"]
     assert row["validation"]["num_correct"] == alone["validation"]["accuracy"] * 180
     assert not (folder / "alone" / "logs" / "seeds.json").exists()

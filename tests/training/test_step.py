@@ -81,6 +81,24 @@ def test_two_steps_are_gradient_descent_worked_out_in_numpy(parts, split):
     assert float(progress.update_norm) == pytest.approx(0.1 * norms[0], rel=1e-4)
 
 
+def test_a_step_with_class_weights_descends_on_the_weighted_mean(split):
+    weights = np.linspace(0.5, 5, 10, dtype=np.float32)
+    steps, state = build(class_weights=weights)
+    x = np.asarray(split.images)[:8].reshape(8, -1) / 255.0
+    y = np.asarray(split.labels)[:8]
+    kernel, bias = (np.asarray(state.params["dense"][k], np.float64) for k in ("kernel", "bias"))
+    logits = x @ kernel + bias
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = (probabilities - np.eye(10)[y]) * (weights[y] / weights[y].sum())[:, None]
+    state, progress = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 1)
+    np.testing.assert_allclose(
+        state.params["dense"]["kernel"], kernel - 0.1 * x.T @ error, atol=1e-5
+    )
+    # What is reported stays the plain loss.
+    total = -np.log(probabilities[np.arange(8), y]).sum()
+    assert float(progress.loss_sum) == pytest.approx(total, rel=1e-5)
+
+
 def test_what_a_network_keeps_besides_its_parameters_is_carried_on(parts, split):
     steps, state = parts
     state, _ = steps(STREAMS, state, no_progress(), split, jnp.arange(32), 0, 4)

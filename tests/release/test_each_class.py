@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
+
+from mnist_jax.release import each_class
+from mnist_jax.release.intervals import of_mean, wilson, wilson_of
+
+
+def draw(counts, separation, seed=0):
+    """Scores that are probabilities, and labels, of an uneven set."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    logits = random.normal(size=(len(labels), len(counts)))
+    logits[np.arange(len(labels)), labels] += separation
+    scores = np.exp(logits)
+    return scores / scores.sum(axis=1, keepdims=True), labels
+
+
+def confusions(scores, labels):
+    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
+
+
+@pytest.mark.parametrize("counts", [(390, 234), (5, 60), (100, 20, 5, 50)], ids=str)
+def test_the_measures_are_scikit_learns(counts):
+    scores, labels = draw(counts, 1.5)
+    measured = each_class.measure(scores, labels)
+    answers = scores.argmax(axis=1)
+    is_binary = len(counts) == 2
+    expected = {
+        "balanced_accuracy": balanced_accuracy_score(labels, answers),
+        "macro_f1": f1_score(labels, answers, average="macro"),
+        "auc": roc_auc_score(labels, scores[:, 1] if is_binary else scores, multi_class="ovr"),
+    }
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, abs=1e-12)
+        low, high = measured["intervals_95"][name]
+        assert 0 <= low < value < high <= 1
+    assert measured == each_class.measure(scores, labels)
+
+
+def test_scores_that_tie_count_half():
+    scores, labels = draw((30, 20), 1.0)
+    scores = scores.round(1)
+    assert each_class.auc(scores, labels)[0] == pytest.approx(roc_auc_score(labels, scores[:, 1]))
+    assert each_class.auc(np.full((50, 2), 0.5), labels)[0] == 0.5
+
+
+def test_lengths_of_capsules_need_not_add_up_to_one():
+    scores, labels = draw((30, 20, 10), 1.0)
+    lengths = scores**0.3
+    areas = [roc_auc_score(labels == index, lengths[:, index]) for index in range(3)]
+    assert each_class.auc(lengths, labels)[0] == pytest.approx(np.mean(areas))
+
+
+def test_no_error_on_a_few_images_proves_little():
+    scores, labels = np.eye(2)[[0] * 9 + [1] * 9], np.repeat([0, 1], 9)
+    measured = each_class.measure(scores, labels)
+    for name in each_class.NAMES:
+        low, high = measured["intervals_95"][name]
+        assert measured[name] == 1 and high == 1
+        assert 0.6 < low < 0.9
+
+
+def test_one_answer_to_all_is_a_half():
+    scores, labels = np.tile([[0.4, 0.6]], (100, 1)), np.repeat([0, 1], [20, 80])
+    measured = each_class.measure(scores, labels)
+    assert (measured["balanced_accuracy"], measured["auc"]) == (0.5, 0.5)
+    assert measured["macro_f1"] == pytest.approx(0.5 * 2 * 80 / 180)
+
+
+def test_a_class_without_an_image_leaves_nothing_to_measure():
+    scores, labels = draw((10, 10, 0), 1.0)
+    measured = each_class.measure(scores, labels)
+    assert measured == {**dict.fromkeys(each_class.NAMES), "intervals_95": {}}
+
+
+def coverage(counts, separation, num_draws=400):
+    """How often the three intervals hold what a very large set of the same shares gives."""
+    scores, labels = draw(np.array(counts) * 60_000 // sum(counts), separation, seed=1)
+    large = each_class.measure(scores, labels)
+    hits = np.zeros(3)
+    for seed in range(2, num_draws + 2):
+        scores, labels = draw(counts, separation, seed)
+        found = each_class.measure(scores, labels)["intervals_95"]
+        hits += [found[n][0] <= large[n] <= found[n][1] for n in each_class.NAMES]
+    return hits / num_draws
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("counts", "separation"),
+    [((390, 234), 1), ((390, 234), 3), ((20,) * 10, 2), ((20,) * 10, 4), ((5, 10, 20, 50), 2)],
+    ids=str,
+)
+def test_intervals_hold_the_truth_in_95_percent_of_the_cases(counts, separation):
+    assert (coverage(counts, separation) >= 0.92).all()
+
+
+def test_the_interval_of_a_mean_of_normal_measures_is_the_textbooks():
+    """Limits of 1.96 deviations give those of the mean, by the rule for sums of variances."""
+    values, deviations = np.array([0.5, 0.6, 0.4]), np.array([0.1, 0.2, 0.05])
+    correlations = np.array([[1, 0.3, 0], [0.3, 1, -0.5], [0, -0.5, 1]])
+    limits = values[:, None] + norm.ppf(0.975) * deviations[:, None] * [-1, 1]
+    variance = deviations @ correlations @ deviations / 9
+    expected = 0.5 + norm.ppf(0.975) * np.sqrt(variance) * np.array([-1, 1])
+    np.testing.assert_allclose(of_mean(values, limits, correlations), expected)
+
+
+def test_wilson_of_a_share_is_wilson_of_its_counts():
+    for num_correct, n in ((0, 7), (3, 7), (7, 7), (999, 1000)):
+        assert wilson_of(num_correct / n, float(n)) == pytest.approx(
+            wilson(num_correct, n), abs=1e-12
+        )
