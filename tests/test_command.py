@@ -48,7 +48,7 @@ def test_an_interruption_says_so(capfd):
     ("stop", "status", "said"),
     [
         (Terminated(), 143, "interrupted; the same command begins again"),
-        (StoppedError("stopped; go on so", 130), 130, "stopped; go on so"),
+        (StoppedError("stopped; resume so", 130), 130, "stopped; resume so"),
         (StoppedError("another is lost", 4), 4, "another is lost"),
     ],
 )

@@ -27,6 +27,7 @@ EVERY_FILE = [
     "logs/release.json",
     "logs/verification.json",
     "model_card/mnist_model_card.md",
+    "model_card/model_card.html",
     "model_card/plots/confusion_matrix.png",
     "model_card/plots/per_class_accuracy.png",
     "model_card/plots/training_accuracy.png",

@@ -214,7 +214,7 @@ them ends lower, which is a matter of tenths of a point after a hundred epochs.
 
 
 def readme_table(rows: Sequence[Row]) -> str:
-    """Returns the README's table: recipes that were run as they are, the best of each data first."""
+    """Returns the README's table: recipes that were run as they are, the best first."""
 
     def place(group: Sequence[Row]) -> tuple[int, float]:
         accuracies = [row["num_correct"] / row["num_examples"] for row in group]

@@ -119,8 +119,11 @@ def provenance(release: Release) -> str:
 
 
 def _facts(facts: Mapping[str, str | None]) -> str:
-    """A table without a header; what is None is not known."""
-    return _table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
+    """A table of two columns; what is None is not known."""
+    return _table(
+        "property|value",
+        [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()],
+    )
 
 
 def results(metrics: Metrics) -> str:
@@ -193,15 +196,26 @@ def verification(verification: Verification | None) -> str:
     ]
     latency = verification["latency"]
     settled = "settled" if latency and latency["stable"] else "did not settle"
+    num_passed = sum(row["passed"] for row in verification["checks"])
+    counted = f"{num_passed} of {len(checks)} checks passed"
     parts = [
-        _table("verdict|check|what was seen", checks),
-        "Scores of the files against the JAX model's, where a difference of "
-        f"{verification['tolerance']:g} is allowed:",
-        _table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
-        _table("format|path in the run's folder|bytes|SHA-256", files),
+        folded(counted, _table("verdict|check|what was seen", checks)),
+        folded(
+            f"Scores of the files against the JAX model's, in {len(parity)} comparisons",
+            f"A difference of {verification['tolerance']:g} is allowed.\n\n"
+            + _table(
+                "format|optimisation|inputs|n|batch|largest difference|other class|ties", parity
+            ),
+        ),
         LATENCY.format(settled=settled, **latency) if latency else "No ONNX file was timed.",
+        _table("format|path in the run's folder|bytes|SHA-256", files),
     ]
     return "\n\n".join(parts)
+
+
+def folded(summary: str, body: str) -> str:
+    """What is opened by who wants it; `summary` is text without markup."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
 def _interval(interval_95: list[float] | None) -> str:

@@ -172,7 +172,7 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[-1] if lines else type(error).__name__
     if isinstance(error, AttributeError | KeyError):
-        # The library quotes its message once more on its way up.
+        # The library quotes its message again on its way up.
         plain = str(error.args[0]).replace("\\n", "\n").translate(dict.fromkeys(map(ord, "'\"\\")))
         key, *hint = plain.splitlines()
         message = " ".join([f"unknown key of the config: {key.strip()};", *hint]).rstrip("; ")

@@ -175,7 +175,7 @@ def _guarded(
 ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[Message]]:
     """Returns a handler that reads the message itself, so that a broken one is the client's fault.
 
-    Left to grpc, bytes that are no message come back as INTERNAL, as if the server had failed.
+    Left to grpc, bytes that are not a message come back as INTERNAL, as if the server had failed.
     """
     kind = getattr(messages, f"{name}Request")
     way = "grpc" if name == "ModelInfer" else "other"

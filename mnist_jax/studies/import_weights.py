@@ -98,7 +98,7 @@ def run(
     if options.mapping is not None:
         mapping = read_json(Path(command.expand(str(options.mapping))))
         if not isinstance(mapping, dict):
-            raise UserError(f"{options.mapping} is no JSON object; map our names to the file's")
+            raise UserError(f"{options.mapping} is not a JSON object; map our names to the file's")
     environment.start_jax(os.environ)
     run_dir = Path(config["output_dir"])
     with run_folder.claim(run_dir, config), log.to_file(run_dir / paths.LOG):

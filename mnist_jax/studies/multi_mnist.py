@@ -3,7 +3,7 @@
 Sabour, Frosst, Hinton 2017, section 6, by the rules of the authors' generator: each digit, in a
 frame of 36x36 pixels, is moved by up to 4 pixels along each axis, and one of another class, moved
 likewise, is added to it; the sum is cut off at white. An answer is right where the two classes with
-the largest scores are both right. Pairs for training are drawn anew at each step; the pairs for the
+the largest scores are both right. Pairs for training are new at each step; the pairs for the
 test, one for each test digit, are seeded: every model gets the same.
 
 It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's.

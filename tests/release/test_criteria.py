@@ -550,4 +550,4 @@ def test_which_counts_make_a_proportion(num_correct, num_examples, is_proportion
         assert row["measured"] == num_correct / num_examples
     else:
         assert row["measured"] is row["n"] is row["interval_95"] is None
-        assert row["detail"].endswith(f" of num_examples {num_examples} is no proportion")
+        assert row["detail"].endswith(f" of num_examples {num_examples} is not a proportion")
