@@ -16,7 +16,7 @@ from mnist_jax.config import flags
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
-    line.split(" #")[0]
+    line.split(" #")[0].strip()
     for document in DOCUMENTS
     for block in re.findall(r"```sh\n(.*?)```", document.read_text(), flags=re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()

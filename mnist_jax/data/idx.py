@@ -25,7 +25,7 @@ def read_idx(
         path: the file.
         shape: expected counts, `(num_images, rows, columns)` or `(num_labels,)`.
         max_value: the largest value allowed: 255 for grey levels, the last class for labels.
-        sha256: published sum of the uncompressed contents, in hex; None where there is none.
+        sha256: published SHA-256 of the uncompressed contents, in hex; None where there is none.
 
     Raises:
         UserError: the file is missing, damaged, or not the one expected.

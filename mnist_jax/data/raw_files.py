@@ -88,7 +88,7 @@ def _contents_sha256(path: Path) -> str | None:
 
 
 def _packed_sha256(path: Path, sought: Mapping[str, Sought]) -> str | None:
-    """Returns the sum of a file, where one that is sought has its size."""
+    """Returns the SHA-256 of a file, where one that is sought has its size."""
     if path.stat().st_size not in {one.packed_size for one in sought.values()}:
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -112,8 +112,8 @@ def _check_present(run_dir: Path, handle: int) -> None:
     """
     if not (run_dir.is_dir() and os.path.samestat(run_dir.stat(), os.fstat(handle))):
         raise UserError(
-            f"{run_dir} was removed or replaced while a run worked in it; what is there now is no "
-            "whole run: remove it and give the same command again"
+            f"{run_dir} was removed or replaced while a run worked in it; what is there now is not "
+            "a whole run: remove it and give the same command again"
         )
 
 

@@ -185,7 +185,7 @@ def _guarded(
         try:
             answer = await call(await reader.parse(len(content), partial(kind.FromString, content)))
         except DecodeError:
-            status, problem = 400, f"the bytes are no {kind.DESCRIPTOR.full_name}"
+            status, problem = 400, f"the bytes are not a {kind.DESCRIPTOR.full_name}"
         except RefusedError as error:  # not kept: it holds this frame, and all that it refused
             status, problem = error.status, str(error)
         except Exception:

@@ -2,8 +2,8 @@
 
 While a run trains, `models/training/` holds its last two checkpoints, each with everything needed
 to resume, by the number of steps taken. A finished run keeps `models/checkpoint/` alone: the
-weights that are released. Each carries a SHA-256 over all it holds: orbax itself does not notice a bit that
-has flipped in an array.
+weights that are released. Each carries a SHA-256 over all it holds: orbax itself does not notice a
+bit that has flipped in an array.
 """
 
 import hashlib
