@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 _PICTURE = re.compile(r'src="(plots/\w+\.png)"')
 _HASH = re.compile(r"<td>([0-9a-f]{64})</td>")
+_SHORT = re.compile(r"<td>([^<]{1,24})</td>")  # stays on one line
 
 
 def page(card: str, folder: Path, *, is_released: bool) -> str:
@@ -32,6 +33,8 @@ def page(card: str, folder: Path, *, is_released: bool) -> str:
 
     body = _PICTURE.sub(embedded, body)
     body = _HASH.sub(r'<td class="hash">\1</td>', body)
+    body = body.replace("<td><strong>FAIL</strong>", '<td class="fail"><strong>FAIL</strong>')
+    body = _SHORT.sub(r'<td class="short">\1</td>', body)
     # A wide table scrolls by itself on a phone; the page does not.
     body = body.replace("<table>", '<div class="table"><table>').replace(
         "</table>", "</table></div>"

@@ -23,7 +23,8 @@ p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {set
 
 
 def criteria(criteria: list[Criterion]) -> str:
-    """The criteria, failures first."""
+    """The criteria, failures first, and below them what is to be said of those that passed."""
+    criteria = sorted(criteria, key=lambda row: row["passed"])
     rows = [
         (
             "pass" if row["passed"] else "**FAIL**",
@@ -32,11 +33,14 @@ def criteria(criteria: list[Criterion]) -> str:
             show_rule(row),
             "" if row["n"] is None else f"{row['n']:,}",
             _interval(row["interval_95"]),
-            row["detail"] if row["passed"] else "",  # a failure's is among the reasons
         )
-        for row in sorted(criteria, key=lambda row: row["passed"])
+        for row in criteria
     ]
-    return _table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
+    # A failure's detail is among the reasons.
+    remarks = [f"- {r['name']}: {r['detail']}" for r in criteria if r["passed"] and r["detail"]]
+    return "\n".join(
+        [_table("verdict|criterion|measured|rule|n|95 % interval", rows), "", *remarks]
+    )
 
 
 def data(dataset: Mapping[str, Any]) -> str:
