@@ -8,7 +8,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -46,9 +45,10 @@ class Reporter:
         self._bar = ProgressBar(
             TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            TextColumn("{task.percentage:.0f} %"),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=console,
             transient=True,
             disable=console.quiet or not console.is_terminal,
@@ -88,7 +88,7 @@ class Reporter:
             epoch=epoch,
             figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
             f" accuracy {seen.num_correct / seen.num_seen:.3f}"
-            f" {seen.num_seen / seconds:,.0f} images/s",
+            f" {seen.num_seen / seconds:,.0f}/s",
         )
 
     def stopping(self, num_steps: int) -> None:

@@ -507,13 +507,14 @@ def test_the_table_of_a_release_line_by_line():
     ]
 
 
-RED, DIM, BOLD_RED, BOLD_GREEN = "\x1b[31m", "\x1b[2m", "\x1b[1;31m", "\x1b[1;32m"
+RED, GREEN, DIM = "\x1b[31m", "\x1b[32m", "\x1b[2m"
+BOLD_RED, BOLD_GREEN = "\x1b[1;31m", "\x1b[1;32m"
 
 
 @pytest.mark.parametrize(
     ("verdict", "colours"),
     [
-        (judge(), {"- worst_class": DIM, "RELEASED": BOLD_GREEN}),
+        (judge(), {"pass": GREEN, "- worst_class": DIM, "RELEASED": BOLD_GREEN}),
         (
             judge(min_test_accuracy=0.9999),
             {"FAIL": RED, "- test_accuracy": RED, "- worst_class": DIM, "REFUSED": BOLD_RED},
