@@ -1,5 +1,6 @@
 """The README is short, and what it says works."""
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -11,10 +12,11 @@ from sklearn.datasets import load_digits
 
 from mnist_jax import train
 from mnist_jax.config import flags
-from mnist_jax.files import read_json
+from mnist_jax.files import read_json, sha256
 from mnist_jax.studies import import_weights
 
 ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.split(" #")[0] for _, block in BLOCKS for line in block.splitlines()]
@@ -70,6 +72,38 @@ def test_every_figure_comes_from_a_document_that_a_command_writes():
     figures = re.findall(r"\d[\d,]*\.\d+|\d+,\d{3}", section("Results"))
     assert len(figures) > 10
     assert [figure for figure in figures if figure not in written] == []
+
+
+# ---- Its pictures
+
+
+def test_its_pictures_are_there_small_and_described():
+    pictures = re.findall(r'<img src="(docs/images/\S+)" width="\d+%" alt="([^"]+)">', README)
+    assert len(pictures) == README.count("<img") == 3
+    assert sum((ROOT / path).stat().st_size for path, _ in pictures) < 300_000
+    assert all(len(words.split()) > 3 for _, words in pictures)
+    assert not re.search(
+        r"@font-face|@import|url\(['\"]?http|href=", (IMAGES / "terminal.svg").read_text()
+    )
+
+
+def test_its_pictures_are_as_new_as_what_they_show():
+    sources = read_json(IMAGES / "sources.json")
+    changed = [
+        path
+        for path, digest in sources.items()
+        if path != "contents_sha256" and ((ROOT / path).is_file() and sha256(ROOT / path)) != digest
+    ]
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "mnist_jax/serve/page").iterdir()}
+    assert changed == [] and page <= set(sources), "run scripts/screenshots RUN_DIR"
+
+
+def test_the_quick_start_ends_as_its_picture_does():
+    drawn = re.sub(r"<style>.*?</style>|<[^>]+>", "", (IMAGES / "terminal.svg").read_text())
+    drawn = "".join(html.unescape(drawn).split())
+    (shown,) = re.findall(r"```text\n(.*?)```", section("Quick start"), re.DOTALL)
+    for line in shown.splitlines():
+        assert "".join(line.split()) in drawn, line
 
 
 # ---- What it shows is run
