@@ -21,6 +21,7 @@ MODULES = {
     "reproduce-release": "mnist_jax.rerun",
     "robustness": "mnist_jax.studies.robustness",
     "serve": "mnist_jax.serve.__main__",
+    "sweep": "mnist_jax.studies.sweep",
     "train": "mnist_jax.train",
     "verify": "mnist_jax.repository.audit",
 }

@@ -285,7 +285,8 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
     variables = {**env_file(), **os.environ}
     config = flags.parse(arguments, variables, datetime.now())
     if config is None:
-        print(f"{__doc__}\n{flags.help_text()}")
+        usage = f"usage: {command.as_called('scripts/multimnist')} [flags of scripts/train]"
+        print(f"{usage}\n\n{__doc__}\n{flags.help_text()}")
         return 0
     console = Console(quiet=config["quiet"])
     with log_module.to_terminal(console):
