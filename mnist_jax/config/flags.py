@@ -65,7 +65,9 @@ def help_text() -> str:
 
 def _entry(shown_name: str, key: Key) -> list[str]:
     value = ", ".join(key.default) if isinstance(key.default, tuple) else key.default
-    shown = "none" if value in ("", {}) else str(value).lower() if value is False else value
+    shown = (
+        "none" if value in ("", {}) else str(value).lower() if isinstance(value, bool) else value
+    )
     return textwrap.wrap(
         f"{key.help} ({key.rule.text}) [{shown}]",
         width=max(60, min(100, shutil.get_terminal_size((100, 24)).columns)),
