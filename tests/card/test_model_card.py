@@ -453,6 +453,7 @@ def test_the_command_trains_the_same_model(tmp_path):
         "export_format": ("onnx", "safetensors"),
         "skip_export": True,
         "skip_visualizations": True,
+        "tensorboard": False,
     }
     card = write_card(tmp_path, **changes, **about_output)
     assert "/somewhere/private" not in card
