@@ -4,7 +4,7 @@
 
 Where the paper and its authors' code differ, a recipe can follow either; here one choice at a time
 departs from the default. All train on the same slice of MNIST for the same number of steps, and are
-compared on validation images, after each epoch. The file is taken up where it was left: a run that
+compared on validation images, after each epoch. The file is continued where it was left: a run that
 is in it is not made again. What so few steps show is how fast learning begins, not where it ends.
 """
 

@@ -4,8 +4,10 @@ import argparse
 import io
 import os
 import select
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +30,20 @@ SETTINGS = {
 PREFIXES = ("JAX_", "XLA_", "MPL", "PYTHONPATH", "PROTOCOL_BUFFERS_", "NPY_", "TFDS_", "LD_")
 
 
+INSTALLED = "mnist-jax"  # the command of an installed package
+
+
+def as_called(program: str) -> str:
+    """Returns the name of `scripts/NAME` as it was called: that, or `mnist-jax NAME`."""
+    is_installed = Path(sys.argv[0]).name == INSTALLED
+    return program.replace("scripts/", f"{INSTALLED} ", 1) if is_installed else program
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments, and takes no abbreviations."""
 
     def __init__(self, program: str, description: str | None) -> None:
-        super().__init__(program, description=description, allow_abbrev=False)
+        super().__init__(as_called(program), description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raises what is wrong as a mistake of the user's, in place of leaving the program."""
@@ -62,14 +73,22 @@ def status_of(act: Callable[[], int]) -> int:
     try:
         return act()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     except StoppedError as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         return error.status
     except KeyboardInterrupt as error:
         print("interrupted; the same command begins again", file=sys.stderr)
         return 143 if isinstance(error, Terminated) else 130
+
+
+def _say(line: str) -> None:
+    """Prints on standard error: a line, which on a terminal breaks between words."""
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
 
 
 def expand(path: str) -> str:

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the program prints it on one line and exits with status 2.
+    """A mistake that the user can fix; the program prints it on one line and exits with status 2.
 
     The message names the value, the rule it breaks and the remedy, in that order.
     """
@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class StoppedError(Exception):
-    """The run was stopped from outside (Ctrl-C, SIGTERM); the message says how to go on."""
+    """The run was stopped from outside (Ctrl-C, SIGTERM); the message says how to resume."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 def printable(text: str) -> str:
-    """Writes what does not print (line ends, terminal codes, bytes that are no text) escaped."""
+    """Writes what does not print (line ends, terminal codes, bytes that are not text) escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

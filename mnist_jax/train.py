@@ -1,4 +1,4 @@
-"""The way in: command line to exit status. The stages themselves are in `pipeline.py`."""
+"""`scripts/train [flags]`: trains a network and takes it to a verdict, as `pipeline.py` does it."""
 
 import os
 from collections.abc import Sequence

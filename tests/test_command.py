@@ -48,7 +48,7 @@ def test_an_interruption_says_so(capfd):
     ("stop", "status", "said"),
     [
         (Terminated(), 143, "interrupted; the same command begins again"),
-        (StoppedError("stopped; go on so", 130), 130, "stopped; go on so"),
+        (StoppedError("stopped; resume so", 130), 130, "stopped; resume so"),
         (StoppedError("another is lost", 4), 4, "another is lost"),
     ],
 )
@@ -78,3 +78,22 @@ def test_a_home_that_nobody_has_is_a_mistake(capfd):
     made.add_argument("run_dir", type=Path)
     assert command.run(made, ["~no-such-user/run"], lambda options: 0) == 2
     assert "~no-such-user/run names no home folder that is known" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_a_mistake_breaks_between_words(columns, capsys, monkeypatch):
+    message = f"/a/{'long/' * 30}path is not a folder; name a folder that this program can read"
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert command.run(parser(), [], act(UserError(message))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1
+    assert " ".join(lines).split() == f"error: {message}".split()
+    assert all(len(line) <= columns or " " not in line for line in lines)
+
+
+def test_the_program_is_named_as_it_was_called(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mnist-jax", "verify"])
+    assert command.Parser("scripts/verify", None).prog == "mnist-jax verify"
+    monkeypatch.setattr("sys.argv", ["/checkout/mnist_jax/__main__.py", "verify"])
+    assert command.Parser("scripts/verify", None).prog == "scripts/verify"

@@ -28,6 +28,7 @@ EVERY_FILE = [
     "logs/verification.json",
     "model_card/mistakes.csv",
     "model_card/mnist_model_card.md",
+    "model_card/model_card.html",
     "model_card/plots/confusion_matrix.png",
     "model_card/plots/mistakes.png",
     "model_card/plots/per_class_accuracy.png",

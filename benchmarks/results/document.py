@@ -214,28 +214,29 @@ them ends lower, which is a matter of tenths of a point after a hundred epochs.
 
 
 def readme_table(rows: Sequence[Row]) -> str:
-    """Returns the README's table: recipes run as they are, and shortened where none was."""
-    measured = groups(rows, "training")
-    complete = {group[0]["recipe"] for group in measured if not group[0]["changes"]}
+    """Returns the README's table: recipes that were run as they are, the best first."""
+
+    def place(group: Sequence[Row]) -> tuple[int, float]:
+        accuracies = [row["num_correct"] / row["num_examples"] for row in group]
+        return list(TEST_DATA).index(group[0]["dataset_id"]), -statistics.fmean(accuracies)
+
+    full = [group for group in groups(rows, "training") if not group[0]["changes"]]
     lines = [
         (
             say_recipe(group[0]),
-            *(mean_error(group), len(group), f"{group[0]['num_examples']:,}"),
-            *(
-                f"{value} {unit}"
-                for value, unit in zip(_file(group)[::2], ("MB", "ms"), strict=True)
-            ),
+            mean_error(group),
+            len(group),
+            f"{group[0]['num_examples']:,}",
+            *(" ".join(value) for value in _size_and_p90(group)),
         )
-        for group in measured
-        if not group[0]["changes"]
-        or (group[0]["recipe"] not in complete and "image_side" not in group[0]["changes"])
+        for group in sorted(full, key=place)
     ]
     header = "recipe|test error, %|seeds|test images|ONNX file|p90 of one image, one thread"
     return table(header, lines)
 
 
 def with_table(readme: str, rows: Sequence[Row]) -> str:
-    """Returns the README with its table written anew."""
+    """Returns the README with its table written again."""
     before, _, rest = readme.partition(README_BEGIN)
     _, _, after = rest.partition(README_END)
     return f"{before}{README_BEGIN}\n\n{readme_table(rows)}\n\n{README_END}{after}"

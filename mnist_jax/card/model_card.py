@@ -1,5 +1,6 @@
-"""The model card: Markdown for people and metadata for the Hugging Face Hub, from JSON alone."""
+"""The model card: Markdown, metadata for the Hugging Face Hub and a page, from JSON alone."""
 
+import html
 import shlex
 from collections.abc import Mapping
 from importlib import resources
@@ -8,9 +9,11 @@ from string import Template
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL import Image
 
 from mnist_jax.card import data_page, sections
-from mnist_jax.card.markdown import escaped
+from mnist_jax.card import html as html_card
+from mnist_jax.card.markdown import escaped, folded
 from mnist_jax.config import Changes, keys_that_change
 from mnist_jax.data.report import DataReport
 from mnist_jax.errors import UserError, first_line
@@ -26,6 +29,8 @@ from mnist_jax.release.records import (
 from mnist_jax.run import paths
 
 CARD = "model_card/mnist_model_card.md"
+PAGE = "model_card/model_card.html"
+MAX_WIDTH = 720  # pixels of a picture in the card
 UNKNOWN_TRAINING = (
     "The weights were trained elsewhere. What they were trained on is not known, nor whether the "
     "test split had a part in it."
@@ -45,7 +50,7 @@ PLOTS = {
 
 
 def write(run_dir: Path) -> None:
-    """Writes `model_card/mnist_model_card.md` from `release.json` and what else there is.
+    """Writes the card as Markdown and as a page, from `release.json` and what else there is.
 
     That is `history.json` of a training, and `data_report.json` of the user's own pictures.
 
@@ -67,6 +72,9 @@ def write(run_dir: Path) -> None:
             f"({first_line(error)}); run again"
         ) from error
     write_text(run_dir / CARD, card)
+    is_released = raw["verdict"] == "released"
+    folder = (run_dir / PAGE).parent
+    write_text(run_dir / PAGE, html_card.page(card, folder, is_released=is_released))
 
 
 def _card(raw: Release, history: History | None, report: DataReport | None, folder: Path) -> str:
@@ -93,7 +101,7 @@ def _card(raw: Release, history: History | None, report: DataReport | None, fold
         over_seeds=sections.over_seeds(raw["seeds"], has_means=report is not None)
         if "seeds" in raw
         else "",
-        plots="\n\n".join(f"![{PLOTS[name]}](plots/{name}.png)" for name in plots),
+        plots="\n\n".join(_picture(name, folder) for name in plots),
         verification_report=sections.verification(release["verification"]),
         limitations=dataset.get("limitations") or LIMITATIONS,
         loading=_loading(raw),
@@ -101,6 +109,14 @@ def _card(raw: Release, history: History | None, report: DataReport | None, fold
         again="" if config is None or "imported" in run else _again(config),
     )
     return str(ModelCard(text))
+
+
+def _picture(name: str, folder: Path) -> str:
+    """A plot at half its pixels, as screens with two for each show it sharp."""
+    path = f"plots/{name}.png"
+    with Image.open(folder / path) as picture:
+        width = min(picture.width // 2, MAX_WIDTH)
+    return f'<img src="{path}" width="{width}" alt="{html.escape(PLOTS[name])}">'
 
 
 def _template(name: str) -> str:
@@ -186,7 +202,7 @@ def _onnx_file(release: Release) -> FileFacts | None:
 
 
 def _again(config: Mapping[str, Any]) -> str:
-    """How to train it once more, with every key that can change the model."""
+    """How to train it again, with every key that can change the model."""
     left_out = keys_that_change(Changes.PLACE, Changes.OUTPUT)
     values = {key: config[key] for key in config if key not in left_out}
     settings = {f"network.{name}": value for name, value in values.pop("network", {}).items()}
@@ -194,7 +210,8 @@ def _again(config: Mapping[str, Any]) -> str:
         f"--config.{key}={shlex.quote(str(value))}" for key, value in (values | settings).items()
     ]
     command = " \\\n  ".join(["scripts/train", *arguments])
-    return (
-        "The same training again (add `--data-dir` or `--manual-dir` where your data lies "
-        f"elsewhere):\n\n```sh\n{command}\n```"
+    return folded(
+        "The same training again",
+        "Add `--data-dir` or `--manual-dir` where your data lies elsewhere.\n\n"
+        f"```sh\n{command}\n```",
     )

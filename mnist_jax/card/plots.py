@@ -1,6 +1,7 @@
 """The pictures of the model card that any model has, drawn from the JSON files alone."""
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,38 @@ def draw_robustness(runs: list[dict[str, Any]], folder: Path) -> None:
     """
     with style.context(["default", LOOK]):
         save(_robustness(runs), folder / "robustness.png")
+
+
+def draw_sweep(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes a picture of validation accuracy by the values of a key, a line for each of a second.
+
+    Args:
+        rows: `studies.sweep.Row` of each combination, in the order of the values.
+        path: where the PNG goes.
+    """
+    key, *others = rows[0]["values"]
+    ticks = list(dict.fromkeys(row["values"][key] for row in rows))
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        label = "".join(f"{other} {row['values'][other]}" for other in others)
+        lines.setdefault(label, []).append(row)
+    with style.context(["default", LOOK]):
+        figure = Figure(figsize=(7, 4.4))
+        axes = figure.add_subplot()
+        for index, (label, line) in enumerate(lines.items()):
+            offset = 0.06 * (index - (len(lines) - 1) / 2)
+            places = [ticks.index(row["values"][key]) + offset for row in line]
+            middle = np.array([row["accuracy"] for row in line])
+            low, high = np.array([row["interval_95"] for row in line]).T
+            color = (BLUE, ORANGE, VERMILLION, "#009E73")[index % 4]
+            look = {"marker": "o", "capsize": 3, "color": color, "label": label}
+            axes.errorbar(places, middle, np.maximum(0, [middle - low, high - middle]), **look)
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.grid(axis="y")
+        axes.set(xlabel=key, ylabel="accuracy on validation, best epoch; 95 % interval")
+        if others:
+            axes.legend()
+        save(figure, path)
 
 
 def save(figure: Figure, path: Path) -> None:

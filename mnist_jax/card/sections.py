@@ -26,7 +26,8 @@ p90 {p90_ms:.3f} ms, p99 {p99_ms:.3f} ms over {num_runs:,} runs; the timing {set
 
 
 def criteria(criteria: list[Criterion]) -> str:
-    """The criteria, failures first."""
+    """The criteria, failures first, and below them what is to be said of those that passed."""
+    criteria = sorted(criteria, key=lambda row: row["passed"])
     rows = [
         (
             "pass" if row["passed"] else "**FAIL**",
@@ -35,11 +36,12 @@ def criteria(criteria: list[Criterion]) -> str:
             show_rule(row),
             "" if row["n"] is None else f"{row['n']:,}",
             _interval(row["interval_95"]),
-            row["detail"] if row["passed"] else "",  # a failure's is among the reasons
         )
-        for row in sorted(criteria, key=lambda row: row["passed"])
+        for row in criteria
     ]
-    return table("verdict|criterion|measured|rule|n|95 % interval|remark", rows)
+    # A failure's detail is among the reasons.
+    remarks = [f"- {r['name']}: {r['detail']}" for r in criteria if r["passed"] and r["detail"]]
+    return "\n".join([table("verdict|criterion|measured|rule|n|95 % interval", rows), "", *remarks])
 
 
 def data(dataset: Mapping[str, Any]) -> str:
@@ -137,8 +139,11 @@ def provenance(release: Release) -> str:
 
 
 def _facts(facts: Mapping[str, str | None]) -> str:
-    """A table without a header; what is None is not known."""
-    return table("|", [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()])
+    """A table of two columns; what is None is not known."""
+    return table(
+        "property|value",
+        [(name, UNKNOWN if fact is None else fact) for name, fact in facts.items()],
+    )
 
 
 def results(metrics: Metrics) -> str:
@@ -240,13 +245,19 @@ def verification(verification: Verification | None) -> str:
     ]
     latency = verification["latency"]
     settled = "settled" if latency and latency["stable"] else "did not settle"
+    num_passed = sum(row["passed"] for row in verification["checks"])
+    counted = f"{num_passed} of {len(checks)} checks passed"
     parts = [
-        table("verdict|check|what was seen", checks),
-        "Scores of the files against the JAX model's, where a difference of "
-        f"{verification['tolerance']:g} is allowed:",
-        table("format|optimisation|inputs|n|batch|largest difference|other class|ties", parity),
-        table("format|path in the run's folder|bytes|SHA-256", files),
+        folded(counted, table("verdict|check|what was seen", checks)),
+        folded(
+            f"Scores of the files against the JAX model's, in {len(parity)} comparisons",
+            f"A difference of {verification['tolerance']:g} is allowed.\n\n"
+            + table(
+                "format|optimisation|inputs|n|batch|largest difference|other class|ties", parity
+            ),
+        ),
         LATENCY.format(settled=settled, **latency) if latency else "No ONNX file was timed.",
+        table("format|path in the run's folder|bytes|SHA-256", files),
     ]
     return "\n\n".join(parts)
 

@@ -6,6 +6,7 @@ Everything about the keys is read from `config.KEYS`.
 import ast
 import os
 import re
+import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from mnist_jax.command import as_called
 from mnist_jax.config import (
     KEYS,
     Key,
@@ -43,10 +45,12 @@ VARIABLES = {"data_dir": "DATA_DIR", "output_dir": "OUTPUT_DIR"}
 def help_text() -> str:
     """Returns what `--help` prints: every flag and key with its meaning (rule) [default]."""
     lines = [
-        "usage: scripts/train [--config=configs/NAME.py] [--config.KEY=VALUE ...] [flags]",
+        f"usage: {as_called('scripts/train')} "
+        "[--config=configs/NAME.py] [--config.KEY=VALUE ...] [flags]",
         "",
-        "Trains a small image classifier, judges it, exports it to ONNX and proves the file equal.",
-        "Exit status: 0 released, 1 refused by a criterion, 2 wrong usage, data or environment.",
+        "Trains a small image classifier, exports it to ONNX, proves the file equal and",
+        "judges it. Exit status: 0 released, 1 refused by a criterion, 2 wrong usage,",
+        "data or environment.",
         "",
         "flags (with - or _; each overrides one key of the config):",
     ]
@@ -62,10 +66,12 @@ def help_text() -> str:
 
 def _entry(shown_name: str, key: Key) -> list[str]:
     value = ", ".join(key.default) if isinstance(key.default, tuple) else key.default
-    shown = "none" if value in ("", {}) else str(value).lower() if value is False else value
+    shown = (
+        "none" if value in ("", {}) else str(value).lower() if isinstance(value, bool) else value
+    )
     return textwrap.wrap(
         f"{key.help} ({key.rule.text}) [{shown}]",
-        width=100,
+        width=max(60, min(100, shutil.get_terminal_size((100, 24)).columns)),
         initial_indent=f"  {shown_name:<27} ",
         subsequent_indent=" " * 30,
         break_on_hyphens=False,
@@ -174,7 +180,7 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[-1] if lines else type(error).__name__
     if isinstance(error, AttributeError | KeyError):
-        # The library quotes its message once more on its way up.
+        # The library quotes its message again on its way up.
         plain = str(error.args[0]).replace("\\n", "\n").translate(dict.fromkeys(map(ord, "'\"\\")))
         key, *hint = plain.splitlines()
         message = " ".join([f"unknown key of the config: {key.strip()};", *hint]).rstrip("; ")

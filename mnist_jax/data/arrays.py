@@ -242,5 +242,5 @@ def _sha256(contents: bytes) -> str:
 def _changed(path: Path) -> UserError:
     return UserError(
         f"{path} is missing, truncated or changed since it was prepared; "
-        f"delete the folder {path.parent} and run again, which makes it anew"
+        f"delete the folder {path.parent} and run again, which makes it again"
     )

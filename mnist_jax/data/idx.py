@@ -25,7 +25,7 @@ def read_idx(
         path: the file.
         shape: expected counts, `(num_images, rows, columns)` or `(num_labels,)`.
         max_value: the largest value allowed: 255 for grey levels, the last class for labels.
-        sha256: published sum of the uncompressed contents, in hex; None where there is none.
+        sha256: published SHA-256 of the uncompressed contents, in hex; None where there is none.
 
     Raises:
         UserError: the file is missing, damaged, or not the one expected.
@@ -33,7 +33,7 @@ def read_idx(
     header = _header(shape)
     num_values = math.prod(shape)
     try:
-        # One byte more than expected, so that a file which goes on too long is noticed.
+        # One byte more than expected, so that a file that is too long is noticed.
         with _open(path) as file:
             found, values = file.read(len(header)), b""
             if found == header:
@@ -55,7 +55,7 @@ def read_idx(
     if len(values) < num_values:
         raise _wrong(path, f"is truncated: {len(values)} of {num_values} values")
     if len(values) > num_values:
-        raise _wrong(path, f"goes on after its {num_values} values")
+        raise _wrong(path, f"has more than its {num_values} values")
     array = np.frombuffer(values, np.uint8).reshape(shape)
     if array.max(initial=0) > max_value:
         raise _wrong(path, f"holds the value {array.max()}, above {max_value}")

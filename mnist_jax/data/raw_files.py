@@ -71,7 +71,7 @@ def _letters(name: str) -> str:
 
 
 def _contents_sha256(path: Path) -> str | None:
-    """Returns the sum of an IDX file's contents, gzipped or not; None where it is no such file."""
+    """Returns the checksum of an IDX file's contents, gzipped or not; None for any other file."""
     with path.open("rb") as plain:
         is_packed = plain.read(2) == b"\x1f\x8b"
     with gzip.open(path, "rb") if is_packed else path.open("rb") as file:
@@ -88,7 +88,7 @@ def _contents_sha256(path: Path) -> str | None:
 
 
 def _packed_sha256(path: Path, sought: Mapping[str, Sought]) -> str | None:
-    """Returns the sum of a file, where one that is sought has its size."""
+    """Returns the SHA-256 of a file, where one that is sought has its size."""
     if path.stat().st_size not in {one.packed_size for one in sought.values()}:
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -60,7 +60,7 @@ def load(
     except Exception as error:
         raise UserError(
             f"the records in {data_dir / folder} are damaged or not the published data "
-            f"({_brief(error)}); delete that folder and run again, which makes it anew"
+            f"({_brief(error)}); delete that folder and run again, which makes it again"
         ) from error
 
 
@@ -99,7 +99,7 @@ class IdxBuilder(tfds.core.GeneratorBasedBuilder):
             homepage=self.published.source,
             citation=self.published.citation,
             features=tfds.features.FeaturesDict({"image": image, "label": label}),
-            disable_shuffling=True,  # so that decoded records can be held against published sums
+            disable_shuffling=True,  # to compare decoded records with published checksums
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def assign(listing: Listing, validation_share: float, test_share: float) -> Dest
     at first, by class with the stable slice, or whole groups where the source has groups.
 
     Raises:
-        UserError: the shares are no shares, a group is in two splits, or nothing is left.
+        UserError: the shares are not shares, a group is in two splits, or nothing is left.
     """
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
         if not 0 < share < 1:

@@ -195,7 +195,7 @@ def _tidy(exported: Any) -> None:
     ClearMetadataAndDocStringPass()(exported)
     for index, node in enumerate(graph):
         node.name = f"{node.op_type}_{index}"
-    # Shapes are inferred anew from the operators: those of jax2onnx are in part unknown or stale.
+    # Shapes are inferred again from the operators: those of jax2onnx are in part unknown or stale.
     values = [value for node in graph for value in node.outputs]
     for value in [*values, *graph.initializers.values()]:
         if not value.is_graph_output():

@@ -194,7 +194,7 @@ def _proportion(counts: Mapping[str, Any]) -> dict[str, Any]:
     """num_correct of num_examples as a row's measured (0 to 1), n, interval_95 and detail."""
     num_correct, n = counts.get("num_correct"), counts.get("num_examples")
     if type(num_correct) is not int or type(n) is not int or not _are_counts(num_correct, n):
-        absurd = f"num_correct {num_correct} of num_examples {n} is no proportion"
+        absurd = f"num_correct {num_correct} of num_examples {n} is not a proportion"
         return {"measured": None, "n": None, "interval_95": None, "detail": absurd}
     interval = wilson(num_correct, n)
     return {"measured": num_correct / n, "n": n, "interval_95": interval, "detail": ""}

@@ -21,7 +21,7 @@ from mnist_jax.data.arrays import split_off
 from mnist_jax.errors import UserError, first_line
 from mnist_jax.export.interface import INPUT_NAME
 from mnist_jax.files import sha256, write_bytes, write_json
-from mnist_jax.release import compare, inputs, parity
+from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
 
 PATH, REPORT = "models/mnist_model.int8.onnx", "logs/quantization.json"
@@ -109,6 +109,8 @@ def judge(source: Path, variant: Path, test: Split) -> dict[str, Any]:
         `quantization.json`: verdict ("released" or "refused"), reasons, criteria, the comparison
         they stand on, and both files' SHA-256.
     """
+    from mnist_jax.release import compare
+
     comparison = compare.compare(variant, source, test)
     sizes = [path.stat().st_size for path in (variant, source)]
     same_class = 1 - comparison["num_other_class"] / comparison["num_examples"]
@@ -149,6 +151,8 @@ def _row(name: str, measured: float, rule: str, threshold: float) -> dict[str, A
 def _reader(calibration: Split) -> Any:
     """The images as ONNX Runtime's quantiser asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
+
+    from mnist_jax.release import parity
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:

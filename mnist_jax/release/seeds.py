@@ -88,12 +88,7 @@ def measure(
             for which in ("selected", "last")
         },
         "test_means": {
-            which: {
-                name: mean_and_interval(values)
-                for name in each_class.NAMES
-                if None not in (values := [row[which]["test"][name] for row in rows])
-            }
-            for which in ("selected", "last")
+            which: _means([row[which]["test"] for row in rows]) for which in ("selected", "last")
         },
     }
 
@@ -118,6 +113,15 @@ def show(measured: Mapping[str, Any], *, has_means: bool) -> list[str]:
         f"{figures['interval_95'][0]:.3f} to {figures['interval_95'][1]:.3f} %"
         for which, figures in measured["test_error_percent"].items()
     ]
+
+
+def _means(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What each mean over the classes is over the seeds; those that a seed lacks are left out."""
+    return {
+        name: mean_and_interval(values)
+        for name in each_class.NAMES
+        if None not in (values := [row[name] for row in counts])
+    }
 
 
 def _error_percent(counts: Mapping[str, int]) -> float:

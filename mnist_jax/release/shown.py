@@ -42,7 +42,7 @@ def table(release: Release) -> Group:
     for row in criteria:
         interval = row["interval_95"]
         cells = (
-            "pass" if row["passed"] else "FAIL",
+            Text("pass", style="green") if row["passed"] else "FAIL",
             row["name"],
             show_measured(row),
             show_rule(row),

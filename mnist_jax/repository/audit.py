@@ -1,6 +1,6 @@
 """`scripts/verify PATH`: checks that every byte of a run, version, model or repository is as made.
 
-A run's exported files are held against its verification, a version's files against its sums.
+A run's exported files are compared with its verification, a version's files with its checksums.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def _parts(path: Path) -> Iterator[Path]:
         for model in models:
             yield from _parts(model)
     else:
-        raise UserError(f"{path} is no run, version, model or repository; name one of these")
+        raise UserError(f"{path} is not a run, version, model or repository; name one of these")
 
 
 def _is_run(path: Path) -> bool:
@@ -67,7 +67,7 @@ def _is_model(path: Path) -> bool:
 
 
 def _versions(model: Path) -> list[Path]:
-    """Every folder with a number, those included that have lost their sums."""
+    """Every folder with a number, those included that have lost their checksums."""
     numbers = [x.name for x in model.glob("[0-9]*") if layout.VERSION_NUMBER.match(x.name)]
     return [model / number for number in sorted(numbers, key=int)]
 

@@ -32,9 +32,9 @@ def sign_version(repository: Path, name: str, version: str, key: Path) -> None:
 
 def _check_place(repository: Path, version: str) -> None:
     if not layout.VERSION_NUMBER.match(version):
-        raise UserError(f"version {version!r} is no number; give one of those in the repository")
+        raise UserError(f"version {version!r} is not a number; give one of those in the repository")
     if not repository.is_dir():
-        raise UserError(f"{repository} is no folder; name the repository")
+        raise UserError(f"{repository} is not a folder; name the repository")
 
 
 def _has_champion(repository: Path, name: str) -> bool:

@@ -31,7 +31,7 @@ SERVING = "serving"
 # In a version's folder, beside those.
 MODEL, MANIFEST, SUMS, BOM = "model.onnx", "manifest.json", "SHA256SUMS", "bom.cdx.json"
 NUMBER = "version"  # its number, as text: what `champion` leads to
-SIGNATURE = "model.sig"  # made over all the others, and so not among the sums
+SIGNATURE = "model.sig"  # made over all the others, and so not among the checksums
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def list_models(repository: Path) -> tuple[str, ...]:
         names = sorted(entry.name for entry in repository.iterdir())
     except OSError as error:
         raise UserError(
-            f"{repository} is no model repository ({error.strerror}); "
+            f"{repository} is not a model repository ({error.strerror}); "
             "name a folder that scripts/publish has filled"
         ) from error
     return tuple(
@@ -118,7 +118,7 @@ def _promote_again(name: str) -> str:
 
 
 def load_version(repository: Path, name: str, number: int) -> Version:
-    """Reads a version and checks every file in it against the sums of its publishing.
+    """Reads a version and compares every file in it with its published checksum.
 
     Raises:
         UserError: there is no such version, or a file of it is changed, missing or too many; the
@@ -144,7 +144,7 @@ def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Holds a version's files against `SHA256SUMS`, and that against `manifest.json`.
 
     Returns:
-        The manifest, and the content of every file that has a sum, by its path in the folder.
+        The manifest, and the content of every file that has a checksum, by its path in the folder.
 
     Raises:
         UserError: a file is changed, missing, or too many; the message names the first.
@@ -171,16 +171,18 @@ def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder / MANIFEST} is no manifest ({first_line(error)}); {remedy}"
+            f"{folder / MANIFEST} is not a manifest ({first_line(error)}); {remedy}"
         ) from error
     others = {name: digest for name, digest in sums.items() if name != MANIFEST}
     for name in sorted(name for name, _ in listed.items() ^ others.items()):
-        raise UserError(f"{folder / name} has one sum in {SUMS}, another in {MANIFEST}; {remedy}")
+        raise UserError(
+            f"{folder / name} has one checksum in {SUMS}, another in {MANIFEST}; {remedy}"
+        )
     return manifest, contents
 
 
 def read_sums(path: Path) -> dict[str, str]:
-    """Reads a list of sums as `sha256sum` writes it: digests, in hex, by path.
+    """Reads a list of checksums as `sha256sum` writes it: digests, in hex, by path.
 
     Raises:
         UserError: the file is missing or not such a list.
@@ -193,6 +195,6 @@ def read_sums(path: Path) -> dict[str, str]:
     for line in lines:
         match = re.fullmatch(r"([0-9a-f]{64})  (\S.*)", line)
         if match is None or ".." in Path(match[2]).parts or match[2].startswith("/"):
-            raise UserError(f"{path} has a line that is no sum, {line[:80]!r}; restore it")
+            raise UserError(f"{path} has a line that is not a checksum, {line[:80]!r}; restore it")
         sums[match[2]] = match[1]
     return sums

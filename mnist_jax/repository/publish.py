@@ -236,7 +236,7 @@ def find_published(repository: Path, name: str, candidate: Candidate) -> int | N
 def make_files(
     run_dir: Path, repository: Path, name: str, number: int, candidate: Candidate, test: Split
 ) -> dict[str, bytes]:
-    """Returns the contents of a version's folder, by path, all but manifest and sums."""
+    """Returns the contents of a version's folder, by path, all but manifest and checksums."""
     from mnist_jax.repository.triton import WARM_UP_FILE, make_config
 
     # As the file takes it; release.parity does the same, and imports JAX.

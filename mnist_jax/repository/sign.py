@@ -48,7 +48,7 @@ def check(folder: Path, public_key: Path) -> None:
     except Exception as error:  # as above
         raise UserError(
             f"the signature of {folder} does not hold for {public_key} ({first_line(error)}); "
-            "do not serve it, or give the key of whoever published it"
+            "do not serve it, or give the key of the publisher"
         ) from error
 
 

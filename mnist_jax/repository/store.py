@@ -1,7 +1,7 @@
-"""Changing a repository: every change is one rename, so that whoever reads finds it whole.
+"""Changing a repository: every change is one rename, so that readers find it whole.
 
 What is being written lies where Triton looks for no model: a new version beside the others, under
-a name that is no number. Only a model's first version has to lie beside the models until it is
+a name that is not a number. Only a model's first version has to lie beside the models until it is
 whole, since a folder without a configuration is what Triton does not start with.
 """
 
@@ -79,7 +79,7 @@ def add_version(
     manifest: Mapping[str, Any],
     sign: Callable[[Path], None] | None = None,
 ) -> None:
-    """Adds a version, with its manifest and sums; the first of a model becomes its champion.
+    """Adds a version, with its manifest and checksums; the first of a model becomes its champion.
 
     Args:
         repository: the caller holds its lock.
@@ -141,7 +141,7 @@ def promote(repository: Path, name: str, number: int) -> None:
     link = repository / name / SERVING
     if link.exists() and not link.is_symlink():
         raise UserError(
-            f"{link} is no link but a copy; copy the repository with its links, as cp -a does, or "
+            f"{link} is a copy, not a link; copy the repository with its links, as cp -a does, or "
             "promote in the original"
         )
     staging = link.with_name(f".{SERVING}")

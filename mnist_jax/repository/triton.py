@@ -1,4 +1,4 @@
-"""Triton's configuration of a model: made from the ONNX graph, held against the loaded file."""
+"""Triton's configuration of a model: made from the ONNX graph, compared with the loaded file."""
 
 from collections.abc import Sequence
 from typing import Any

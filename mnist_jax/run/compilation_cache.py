@@ -38,7 +38,7 @@ def use(variables: Mapping[str, str]) -> None:
         problem = f"{error.filename} cannot be made ({error.strerror})"
     if problem:
         LOGGER.warning(
-            "compiling anew at every start: %s; mend that or set XDG_CACHE_HOME", problem
+            "compiling again at every start: %s; fix that or set XDG_CACHE_HOME", problem
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -63,7 +63,7 @@ def machine() -> str:
 
 
 def what_is_unsafe(folder: Path) -> str | None:
-    """Names whoever else could put programs into a folder, which would run as the user; else None.
+    """Names who else could put programs into a folder, which would run as the user; else None.
 
     As with the keys of OpenSSH, the folder and all above it must be the user's or root's, and no
     one else may write there, except where the sticky bit keeps others' entries safe.

@@ -137,7 +137,7 @@ def _cpu_info(key: str) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Asks git about the source this package was loaded from; None where it is no checkout."""
+    """Asks git about the source this package was loaded from; None outside a checkout."""
     folder = Path(__file__).parent
     try:
         done = subprocess.run(

@@ -22,14 +22,14 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 @contextmanager
 def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Makes the folder, or takes up an unfinished run of the same configuration in it.
+    """Makes the folder, or resumes an unfinished run of the same configuration in it.
 
     Whatever ends the run before its first checkpoint leaves the disk as it was. What a killed
     run has left half-written is removed.
 
     Raises:
         UserError: the folder cannot be made or written, is in use, vanishes, holds a finished run,
-            a run of another configuration, or something that is no run.
+            a run of another configuration, or something that is not a run.
         StoppedError: in place of KeyboardInterrupt.
     """
     made = _make(run_dir)
@@ -112,8 +112,8 @@ def _check_present(run_dir: Path, handle: int) -> None:
     """
     if not (run_dir.is_dir() and os.path.samestat(run_dir.stat(), os.fstat(handle))):
         raise UserError(
-            f"{run_dir} was removed or replaced while a run worked in it; what is there now is no "
-            "whole run: remove it and give the same command again"
+            f"{run_dir} was removed or replaced while a run worked in it; what is there now is not "
+            "a whole run: remove it and give the same command again"
         )
 
 
@@ -204,7 +204,7 @@ def _interrupted(run_dir: Path, error: KeyboardInterrupt, is_kept: bool) -> Stop
     status = 143 if isinstance(error, Terminated) else 130
     if not is_kept:
         return StoppedError("interrupted before the first step was saved; nothing is left", status)
-    return StoppedError(f"interrupted; the same flags and --output-dir {run_dir} go on", status)
+    return StoppedError(f"interrupted; the same flags and --output-dir {run_dir} resume it", status)
 
 
 def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
@@ -230,7 +230,7 @@ def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
         key = changed[0]
         raise UserError(
             f"{run_dir} holds an unfinished run with {key} {before.get(key)!r}, not "
-            f"{jsonable(config[key])!r}; give another --output-dir, or the same flags to go on"
+            f"{jsonable(config[key])!r}; give another --output-dir, or the same flags to resume it"
         )
     return False
 
@@ -265,7 +265,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     try:
         validate(config)
         if not isinstance(run["dataset"]["data_hash"], str):
-            raise TypeError("data_hash is no text")
+            raise TypeError("data_hash is not a text")
     except (UserError, LookupError, TypeError) as error:
         raise UserError(
             f"{run_dir / CONFIG} is not what a run writes ({first_line(error)}); it is damaged"

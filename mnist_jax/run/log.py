@@ -70,5 +70,6 @@ class _ConsoleHandler(logging.Handler):
             style=style,
             markup=False,
             highlight=False,
-            soft_wrap=True,
+            # A terminal would break a long line within a word; a file or a pipe keeps it whole.
+            soft_wrap=not self._console.is_terminal,
         )

@@ -34,7 +34,7 @@ DRAIN_S = 6  # that requests have to end when the server is told to stop
 CUT_S = 2  # that those have to end whose connection is cut then
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 MAX_CONNECTIONS = 1024  # over HTTP; uvicorn answers 503 to the requests of further ones
-BACKLOG = 1024  # connections that the kernel keeps until they are taken up
+BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 
 
 def make_parser() -> Parser:
@@ -142,7 +142,7 @@ def serve(options: argparse.Namespace) -> int:
         )
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
         server = _Server(config, models)
-        # Before uvicorn has its own, which do the same; it raises the signal once more at the end.
+        # Before uvicorn has its own, which do the same; it raises the signal again at the end.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -214,7 +214,7 @@ async def _watch(models: Models, health: HealthServicer) -> None:
         except Exception as error:  # a repository out of reach must not end what is served
             if str(error) != said:
                 said = str(error)
-                LOGGER.warning("%s; serving goes on as before", error)
+                LOGGER.warning("%s; serving continues as before", error)
 
 
 def _bind(host: str, port: int, flag: str) -> socket.socket:
@@ -231,7 +231,7 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         listener.close()
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise UserError(
-                f"--host {host} is no address of this machine ({error.strerror}); "
+                f"--host {host} is not an address of this machine ({error.strerror}); "
                 "give one of its addresses, or 0.0.0.0 for all"
             ) from error
         raise UserError(
@@ -242,14 +242,16 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
 
 def _origin(text: str) -> str:
     if text != "*" and not re.fullmatch(r"https?://[^/\s]+", text):
-        raise argparse.ArgumentTypeError(f"{text} is no origin; give one as https://app.example")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not an origin; give one as https://app.example"
+        )
     return text
 
 
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{number} is no port; it must be 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{number} is not a port; it must be 0 to 65535")
     return number
 
 

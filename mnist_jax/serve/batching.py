@@ -55,7 +55,7 @@ class Batcher:
     """Runs one model in the threads of `executor`; lives on one event loop.
 
     No request is held back for company: a free thread takes what waits, and what comes while all
-    are busy makes the next batch. Whoever drops a Batcher need not close it: requests that wait
+    are busy makes the next batch. A Batcher that is dropped need not be closed: requests that wait
     are still answered.
     """
 

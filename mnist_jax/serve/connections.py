@@ -67,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Counts what is no body, and parses."""
+        """Counts what is outside the body, and parses."""
         if self._is_over:
             return
         self._unset_keepalive_if_required()
@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if isinstance(cause, _ViolationError):
                 self._refuse(cause.status, str(cause))
             else:
-                self._refuse(400, "the bytes are no HTTP/1.1 request")
+                self._refuse(400, "the bytes are not an HTTP/1.1 request")
 
     def _feed(self, data: bytes) -> None:
         """Parses; a request that offers an upgrade is parsed again as one that does not.

@@ -178,7 +178,7 @@ class Models:
             problem = versions[wanted].reason
         if not problem:
             champion = wanted
-        else:  # the last one that answered goes on: a mistake in publishing must not stop service
+        else:  # the last one that answered stays: a mistake in publishing must not stop service
             champion = before.champion if before else None
             if champion is not None and not (
                 champion in versions and versions[champion].batcher is not None
@@ -199,7 +199,7 @@ class Models:
         except Exception as error:  # whatever is wrong with one file, the others are served
             reason = str(error) if isinstance(error, UserError) else first_line(error)
             if before is not None and before.batcher is not None:
-                LOGGER.warning("%s: version %d goes on as loaded: %s", name, number, reason)
+                LOGGER.warning("%s: version %d is served as loaded: %s", name, number, reason)
                 return replace(before, mark=mark, reason=reason)
             LOGGER.warning("%s: version %d is not served: %s", name, number, reason)
             return Loaded(mark, reason=reason)
@@ -245,7 +245,7 @@ def _check(session: Any, version: Version) -> int:
 
 def _log_champion(name: str, model: Model) -> None:
     if model.problem:
-        answers = f"version {model.champion} goes on" if model.champion else "none answers"
+        answers = f"version {model.champion} stays" if model.champion else "none answers"
         LOGGER.warning("%s: %s; %s", name, model.problem, answers)
     else:
         LOGGER.info("%s: version %s is the champion", name, model.champion)

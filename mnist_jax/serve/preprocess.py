@@ -59,7 +59,7 @@ def image_of_picture(picture: np.ndarray) -> np.ndarray:
 
     Raises:
         NoInkError: nothing stands out from the paper.
-        ValueError: the array is no such picture.
+        ValueError: the array is not such a picture.
     """
     return image_of_ink(ink_of_picture(picture))
 
@@ -138,7 +138,7 @@ def ink_of_picture(picture: np.ndarray) -> np.ndarray:
         uint8 `[height, width]`, at most 400 pixels a side; 0 where there is no ink.
 
     Raises:
-        ValueError: the array is no such picture.
+        ValueError: the array is not such a picture.
     """
     grey = _reduced_grey(picture)
     depth = (min(grey.shape) + 9) // 10

@@ -175,7 +175,7 @@ def _guarded(
 ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[Message]]:
     """Returns a handler that reads the message itself, so that a broken one is the client's fault.
 
-    Left to grpc, bytes that are no message come back as INTERNAL, as if the server had failed.
+    Left to grpc, bytes that are not a message come back as INTERNAL, as if the server had failed.
     """
     kind = getattr(messages, f"{name}Request")
     way = "grpc" if name == "ModelInfer" else "other"
@@ -185,7 +185,7 @@ def _guarded(
         try:
             answer = await call(await reader.parse(len(content), partial(kind.FromString, content)))
         except DecodeError:
-            status, problem = 400, f"the bytes are no {kind.DESCRIPTOR.full_name}"
+            status, problem = 400, f"the bytes are not a {kind.DESCRIPTOR.full_name}"
         except RefusedError as error:  # not kept: it holds this frame, and all that it refused
             status, problem = error.status, str(error)
         except Exception:

@@ -94,7 +94,7 @@ def find_source(path: Path) -> Source:
         UserError: it is neither a model repository nor a finished run.
     """
     if not path.is_dir():
-        raise UserError(f"{path} is no folder; name a model repository, or the folder of a run")
+        raise UserError(f"{path} is not a folder; name a model repository, or the folder of a run")
     if (path / CONFIG).is_file():
         if not ((path / MODEL).is_file() and (path / VERIFICATION).is_file()):
             raise UserError(f"{path} is a run without {MODEL}; finish it, or use scripts/export")

@@ -3,7 +3,7 @@
 Sabour, Frosst, Hinton 2017, section 6, by the rules of the authors' generator: each digit, in a
 frame of 36x36 pixels, is moved by up to 4 pixels along each axis, and one of another class, moved
 likewise, is added to it; the sum is cut off at white. An answer is right where the two classes with
-the largest scores are both right. Pairs for training are drawn anew at each step; the pairs for the
+the largest scores are both right. Pairs for training are new at each step; the pairs for the
 test, one for each test digit, are seeded: every model gets the same.
 
 It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's.
@@ -285,7 +285,8 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
     variables = {**env_file(), **os.environ}
     config = flags.parse(arguments, variables, datetime.now())
     if config is None:
-        print(f"{__doc__}\n{flags.help_text()}")
+        usage = f"usage: {command.as_called('scripts/multimnist')} [flags of scripts/train]"
+        print(f"{usage}\n\n{__doc__}\n{flags.help_text()}")
         return 0
     console = Console(quiet=config["quiet"])
     with log_module.to_terminal(console):

@@ -17,17 +17,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 from rich.console import Console
-from scipy import ndimage
 
-from mnist_jax import command, data, pipeline
-from mnist_jax.card import model_card, plots
+from mnist_jax import command, data
 from mnist_jax.files import read_json, write_json
-from mnist_jax.models.network import num_exported_parameters
-from mnist_jax.release import compare, inputs
-from mnist_jax.release.intervals import wilson
+from mnist_jax.release import inputs
 from mnist_jax.run import environment, own_code, paths
 from mnist_jax.run import folder as run_folder
-from mnist_jax.studies import scoring
 
 ANGLES = tuple(range(-90, 91, 15))  # degrees, counter-clockwise
 CANVAS_SIDE = 40  # pixels; room for a digit under every transformation below
@@ -77,6 +72,8 @@ def _rotation(degrees: int | float) -> Float[np.ndarray, "2 2"]:
 
 def _resample(images: Images, matrices: Float[np.ndarray, "n 2 2"]) -> Images:
     """Maps each image about its centre by a matrix on (row, column); bilinear, black outside."""
+    from scipy import ndimage
+
     centre = (np.array(images.shape[1:]) - 1) / 2
     mapped = [
         # The library wants to know where a pixel of the result comes from: the inverse.
@@ -127,6 +124,9 @@ def measure(
     score_with_jax: Callable[[Images], np.ndarray],
 ) -> list[dict[str, Any]]:
     """Counts what is right under each challenge, by the file and by the network."""
+    from mnist_jax.release.intervals import wilson
+    from mnist_jax.studies import scoring
+
     rows = []
     for described, changed in challenges(images):
         counts = scoring.count_right(
@@ -150,6 +150,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
+    # Imported here, so that --help and a mistaken flag answer without loading JAX.
+    with command.loading():
+        from mnist_jax import pipeline
+        from mnist_jax.card import model_card, plots
+        from mnist_jax.models.network import num_exported_parameters
+        from mnist_jax.release import compare
+
     environment.start_jax(os.environ)
     run_dir = options.run_dir
     run = run_folder.read_run(run_dir)

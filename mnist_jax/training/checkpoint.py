@@ -1,9 +1,9 @@
 """Checkpoints; nothing else imports orbax.
 
 While a run trains, `models/training/` holds its last two checkpoints, each with everything needed
-to go on, by the number of steps taken. A finished run keeps `models/checkpoint/` alone: the weights
-that are released. Each carries a SHA-256 over all it holds: orbax itself does not notice a bit that
-has flipped in an array.
+to resume, by the number of steps taken. A finished run keeps `models/checkpoint/` alone: the
+weights that are released. Each carries a SHA-256 over all it holds: orbax itself does not notice a
+bit that has flipped in an array.
 """
 
 import hashlib
@@ -165,7 +165,7 @@ def load_released(run_dir: Path, params: Any, model_state: Any) -> tuple[Any, An
 
 
 def released_sha256(run_dir: Path) -> str | None:
-    """Returns the sum that was written with the released weights; None where there is none."""
+    """Returns the checksum that was written with the released weights; None where there is none."""
     _silence()
     try:
         with _checkpointer() as checkpointer:
@@ -218,7 +218,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _sha256(arrays: Any, rest: Any) -> str:
-    """Returns the sum, in hex, over the leaves of two pytrees of arrays, numbers and texts."""
+    """Returns the SHA-256, in hex, over the leaves of two pytrees of arrays, numbers and texts."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(jax.device_get((arrays, rest))):
         digest.update(jax.tree_util.keystr(path).encode())

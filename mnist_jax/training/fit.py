@@ -54,6 +54,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
+    patience: int = 0,
 ) -> Fitted:
     """Trains for `epochs`, resuming after the last step that was saved.
 
@@ -69,6 +70,7 @@ def fit(
         outputs: where to save and report.
         epochs: at least 1.
         batch_size: at most the size of `train`.
+        patience: epochs without a better one after which the rest is left out; 0: never.
 
     Raises:
         UserError: a loss or a gradient is not finite; the message names the step.
@@ -78,6 +80,9 @@ def fit(
     reached = restored(outputs.checkpoints, beginning(state))
     outputs.reporter.begin(reached.num_steps, epochs, num_batches)
     while (epoch := reached.num_steps // num_batches + 1) <= epochs:
+        if patience and epoch - 1 - reached.history["best_epoch"] >= patience:
+            outputs.reporter.giving_up(epoch - 1, patience)
+            break
         reached = _train_epoch(reached, train, epoch, num_batches, functions, outputs)
         if reached.num_steps < epoch * num_batches:  # the run is to stop
             save(outputs.checkpoints, reached)

@@ -3,7 +3,7 @@
 All of them take the same steps, each with its devices' part of every batch. Process 0 alone writes
 files, the checkpoints among them, so no folder need be shared; the others train along, wait for its
 verdict and end with the same status. Where one is lost, the others end too, as no step can be taken
-without it; the last checkpoint is whole, and the same command on all hosts goes on from there.
+without it; the last checkpoint is whole, and the same command on all hosts resumes from there.
 """
 
 import json
@@ -27,7 +27,7 @@ WATCH_INTERVAL_S = 5
 STATUS_LOST = 4
 LOST = (
     "another process of this run has ended or cannot be reached: see what it says; the same "
-    "command, on all hosts, goes on from the last checkpoint"
+    "command, on all hosts, resumes from the last checkpoint"
 )
 # What XLA's collectives and JAX's coordination service say when a connection is gone.
 CONNECTION_LOST = re.compile(

@@ -1,14 +1,14 @@
-"""What a training says while it goes: the progress bar, the log, TensorBoard's scalars."""
+"""What a training says while it goes: the progress bar, the log, TensorBoard."""
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -38,17 +38,19 @@ class Reporter:
             console: where the progress bar goes, if it is a terminal.
             phases: the stopwatch.
             label: names the seed in the log and the bar, with a space after it; or empty.
-            tensorboard: the folder for scalars; None: they go nowhere.
+            tensorboard: the folder for scalars and pictures; None: they go nowhere.
         """
         self._label, self._phases = label, phases
+        self._pictures: Callable[[], dict[str, bytes]] = dict
         self._epochs = self._num_batches = 0
         self._writer = None if tensorboard is None else _open_events(tensorboard)
         self._bar = ProgressBar(
             TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            TextColumn("{task.percentage:.0f} %"),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left"),
             console=console,
             transient=True,
             disable=console.quiet or not console.is_terminal,
@@ -88,18 +90,34 @@ class Reporter:
             epoch=epoch,
             figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
             f" accuracy {seen.num_correct / seen.num_seen:.3f}"
-            f" {seen.num_seen / seconds:,.0f} images/s",
+            f" {seen.num_seen / seconds:,.0f}/s",
         )
 
     def stopping(self, num_steps: int) -> None:
         """Says that a signal ends the training after `num_steps`."""
         LOGGER.info("%sstopping after %s", self._label, self._place(num_steps))
 
+    def giving_up(self, epoch: int, patience: int) -> None:
+        """Says that the training ends after `epoch`, since none of the last was the best."""
+        LOGGER.info(
+            "%sstopping after epoch %d: none of the last %d was better on validation",
+            self._label,
+            epoch,
+            patience,
+        )
+
+    def answered(self, pictures: Callable[[], dict[str, bytes]]) -> None:
+        """Takes pictures of the answers on validation, PNG by name, drawn if the epoch is shown."""
+        self._pictures = pictures
+
     def epoch(self, row: EpochRow) -> None:
-        """Logs the epoch that has just ended, and writes its scalars where there is a writer."""
+        """Logs the epoch that has just ended, and writes what TensorBoard shows of it."""
         if self._writer is not None:
             names = sorted(set(row) - {"epoch"})
             values = [Summary.Value(tag=name, simple_value=row[name]) for name in names]
+            for name, png in self._pictures().items():
+                shown = Summary.Image(encoded_image_string=png, colorspace=3)
+                values.append(Summary.Value(tag=name, image=shown))
             summary = Summary(value=values)
             event = Event(wall_time=time.time(), step=row["epoch"], summary=summary)
             self._writer.write_event(event)

@@ -26,7 +26,7 @@ class Stop:
             self._before[self._asked](self._asked, None)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        """Remembers the first signal; whoever sends a second one will not wait."""
+        """Remembers the first signal; who sends a second one will not wait."""
         if self._asked is not None:
             self._before[number](number, frame)
         self._asked = number
@@ -37,7 +37,7 @@ def deferred(is_wanted: bool) -> Iterator[Stop]:
     """Lets `Stop.is_asked` tell of SIGTERM and Ctrl-C, in place of an exception at any point.
 
     A second signal acts at once. Signals that Python does not handle stay as they are, and so do
-    all where this is no program's main thread, or where it `is_wanted` not.
+    all where this is not a program's main thread, or where it `is_wanted` not.
     """
     stop = Stop()
     if is_wanted and threading.current_thread() is threading.main_thread():

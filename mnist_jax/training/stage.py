@@ -19,7 +19,15 @@ from mnist_jax.models.network import Structure, num_parameters, output_kind, tak
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
-from mnist_jax.training import checkpoint, losses, optimizers, processes, seeds, signals
+from mnist_jax.training import (
+    checkpoint,
+    losses,
+    optimizers,
+    pictures,
+    processes,
+    seeds,
+    signals,
+)
 from mnist_jax.training.augment import Amounts, make_augment
 from mnist_jax.training.class_weights import of_classes
 from mnist_jax.training.devices import make_mesh, replicate
@@ -114,8 +122,12 @@ class Stage:
         score = make_score(predictor, criterion)
         validation = Split(*jax.device_put(tuple(splits.validation)))
 
-        def validate(weights: Weights) -> tuple[float, float]:
-            measured = summarise(*score(*weights, validation), splits.validation.labels)
+        def validate(weights: Weights, reporter: Reporter) -> tuple[float, float]:
+            scores, example_losses = score(*weights, validation)
+            reporter.answered(
+                lambda: pictures.draw(splits.validation, scores.argmax(axis=1), dataset.class_names)
+            )
+            measured = summarise(scores, example_losses, splits.validation.labels)
             return measured["accuracy"], measured["loss"]
 
         self.validate = validate
@@ -128,7 +140,7 @@ class Stage:
         functions = Functions(
             train_steps=lambda *arguments: self.train_steps(streams, *arguments),
             order=lambda epoch: replicate(shuffled(streams.shuffle, epoch, num_images), self.mesh),
-            validate=self.validate,
+            validate=lambda weights: self.validate(weights, outputs.reporter),
             schedule=self.schedule,
         )
         keeps_average = self.config["ema_decay"] > 0
@@ -139,6 +151,7 @@ class Stage:
             outputs,
             epochs=self.config["epochs"],
             batch_size=self.config["batch_size"],
+            patience=self.config["patience"],
         )
 
 
@@ -180,7 +193,8 @@ def train_and_save(
             if is_writer:
                 folder = run_dir / paths.TRAINING / name
                 checkpoints = stack.enter_context(checkpoint.TrainingCheckpoints(folder))
-                tensorboard = run_dir / paths.TENSORBOARD / name
+                if config["tensorboard"]:
+                    tensorboard = run_dir / paths.TENSORBOARD / name
             label = "" if is_one else f"seed {seed}: "
             reporter = Reporter(console, phases, label=label, tensorboard=tensorboard)
             # Of several processes none stops by itself: the others would wait for its next step.

@@ -194,7 +194,7 @@ def test_a_released_card_says_so_first(tmp_path):
     criteria = tables_of(card)[0]
     assert len(criteria) == 8
     assert criteria[1] == [
-        *("pass", "test_accuracy", "0.9905", ">= 0.97", "3,147", "0.9864 to 0.9933", "")
+        *("pass", "test_accuracy", "0.9905", ">= 0.97", "3,147", "0.9864 to 0.9933")
     ]
 
 
@@ -424,16 +424,36 @@ def test_scores_that_are_not_finite_and_a_timing_that_did_not_settle_are_said(tm
     assert "the timing did not settle" in card
 
 
-def test_plots_are_embedded_with_words_for_who_cannot_see_them(tmp_path):
-    assert "](plots/" not in write_card(tmp_path)
+def test_plots_are_shown_at_half_their_pixels_with_words_for_who_cannot_see_them(tmp_path):
+    assert "<img" not in write_card(tmp_path)
     folder = tmp_path / "model_card" / "plots"
     folder.mkdir()
     for name in model_card.PLOTS:
-        (folder / f"{name}.png").write_bytes(b"")
-    images = re.findall(r"!\[(.+?)\]\((.+?)\)", write_card(tmp_path))
-    assert [path for _, path in images] == [f"plots/{name}.png" for name in model_card.PLOTS]
-    assert all((tmp_path / "model_card" / path).is_file() for _, path in images)
-    assert len({words for words, _ in images}) == len(model_card.PLOTS)
+        size = (2000, 100) if name == "robustness" else (1050, 660)
+        Image.new("L", size).save(folder / f"{name}.png")
+    images = re.findall(r'<img src="(.+?)" width="(\d+)" alt="(.+?)">', write_card(tmp_path))
+    assert [path for path, *_ in images] == [f"plots/{name}.png" for name in model_card.PLOTS]
+    assert all((tmp_path / "model_card" / path).is_file() for path, *_ in images)
+    assert len({words for *_, words in images}) == len(model_card.PLOTS)
+    widths = {int(width) for path, width, _ in images if "robustness" not in path}
+    assert widths == {525} and images[-1][1] == "720"
+
+
+def test_what_a_reader_needs_first_comes_first(tmp_path):
+    card = write_card(tmp_path)
+    headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
+    assert headings[0] == "How to load it"
+    assert card.index("RELEASED") < card.index("How to load it")
+    folded = re.findall(
+        r"<details>\n<summary>([^\n]*)</summary>\n\n(.*?)\n\n</details>", card, re.DOTALL
+    )
+    assert folded[0][0] == "1 of 1 checks passed"
+    assert [summary for summary, body in folded if "```sh" in body] == ["The same training again"]
+
+
+def test_every_column_has_a_heading(tmp_path):
+    for header, *_ in tables_of(write_card(tmp_path)):
+        assert all(header[1:]) and header[0]
 
 
 @pytest.mark.parametrize(
@@ -467,6 +487,7 @@ def test_the_command_trains_the_same_model(tmp_path):
         "export_format": ("onnx", "safetensors"),
         "skip_export": True,
         "skip_visualizations": True,
+        "tensorboard": False,
     }
     card = write_card(tmp_path, **changes, **about_output)
     assert "/somewhere/private" not in card

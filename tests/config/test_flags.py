@@ -200,13 +200,20 @@ def test_help_names_every_key_with_its_meaning_rule_and_default():
     assert read("-h") is None
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_nothing_heavy(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
     code = "import sys; from mnist_jax import train; assert train.main(['--help']) == 0\n"
     code += "heavy = {'jax', 'flax', 'numpy', 'onnx', 'matplotlib'} & {*sys.modules}\n"
     code += "assert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == help_text() + os.linesep
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert max(map(len, help_text().splitlines())) <= min(100, columns)
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))

@@ -1,6 +1,6 @@
 """Full disks, folders that cannot be written or vanish, company, and clocks that are wrong.
 
-Each ends in one line and status 2, or as if nothing had been; the same command goes on afterwards.
+Each ends in one line and status 2, or as if nothing had been; the same command resumes afterwards.
 """
 
 import os

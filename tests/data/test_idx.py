@@ -46,7 +46,7 @@ def _header(magic: int, *counts: int) -> bytes:
         ("labels", b"", "is truncated: 0 bytes of a 8-byte header"),
         ("labels", LABEL_BYTES[:6], "is truncated: 6 bytes of a 8-byte header"),
         ("labels", LABEL_BYTES[:-1], "is truncated: 4 of 5 values"),
-        ("labels", LABEL_BYTES + b"\0", "goes on after its 5 values"),
+        ("labels", LABEL_BYTES + b"\0", "has more than its 5 values"),
         ("labels", IMAGE_BYTES, "has magic number 0x00000803, not 0x00000801"),
         ("labels", b"<!DOCTYPE html>", "has magic number 0x3c21444f, not 0x00000801"),
         ("labels", _header(0x801, 4) + bytes(4), "declares 4 values, not 5"),
@@ -93,7 +93,7 @@ def test_memory_follows_what_is_expected_not_what_the_file_holds(tmp_path, heade
         for _ in range(64):
             file.write(bytes(2**20))
     tracemalloc.start()
-    with pytest.raises(UserError, match=r"goes on after|declares"):
+    with pytest.raises(UserError, match=r"has more than|declares"):
         read_idx(path, (5, 28, 28), 255, None)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""The files for Docker and Kubernetes, held against the published schemas; no network."""
+"""The files for Docker and Kubernetes, compared with the published schemas; no network."""
 
 import json
 import shlex

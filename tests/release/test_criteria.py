@@ -573,13 +573,14 @@ def test_the_table_of_a_release_line_by_line():
     ]
 
 
-RED, DIM, BOLD_RED, BOLD_GREEN = "\x1b[31m", "\x1b[2m", "\x1b[1;31m", "\x1b[1;32m"
+RED, GREEN, DIM = "\x1b[31m", "\x1b[32m", "\x1b[2m"
+BOLD_RED, BOLD_GREEN = "\x1b[1;31m", "\x1b[1;32m"
 
 
 @pytest.mark.parametrize(
     ("verdict", "colours"),
     [
-        (judge(), {"- worst_class": DIM, "RELEASED": BOLD_GREEN}),
+        (judge(), {"pass": GREEN, "- worst_class": DIM, "RELEASED": BOLD_GREEN}),
         (
             judge(min_test_accuracy=0.9999),
             {"FAIL": RED, "- test_accuracy": RED, "- worst_class": DIM, "REFUSED": BOLD_RED},
@@ -616,4 +617,4 @@ def test_which_counts_make_a_proportion(num_correct, num_examples, is_proportion
         assert row["measured"] == num_correct / num_examples
     else:
         assert row["measured"] is row["n"] is row["interval_95"] is None
-        assert row["detail"].endswith(f" of num_examples {num_examples} is no proportion")
+        assert row["detail"].endswith(f" of num_examples {num_examples} is not a proportion")

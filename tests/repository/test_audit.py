@@ -91,4 +91,6 @@ def test_what_is_none_of_these_is_a_mistake(tmp_path, go):
             path.touch()
         status, out, err = go(path)
         assert (status, out) == (2, [])
-        assert err == [f"error: {path} is no run, version, model or repository; name one of these"]
+        assert err == [
+            f"error: {path} is not a run, version, model or repository; name one of these"
+        ]

@@ -99,12 +99,15 @@ def sum_anew(folder):
         (link_a_folder, "more is not among the files published; remove it"),
         (lambda folder: drop_from_both(folder, "model.onnx"), "model.onnx: No such file"),
         (lambda folder: drop_from_both(folder, "manifest.json"), "manifest.json: No such file"),
-        (sum_anew, "model.onnx has one sum in SHA256SUMS, another in manifest.json"),
+        (sum_anew, "model.onnx has one checksum in SHA256SUMS, another in manifest.json"),
         (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff"), "SHA256SUMS: UnicodeDecode"),
-        (lambda folder: (folder / "SHA256SUMS").write_text("no\n"), "a line that is no sum, 'no'"),
+        (
+            lambda folder: (folder / "SHA256SUMS").write_text("no\n"),
+            "a line that is not a checksum, 'no'",
+        ),
         (
             lambda folder: (folder / "SHA256SUMS").write_text("0" * 64 + "  ../1/labels.txt\n"),
-            "a line that is no sum",
+            "a line that is not a checksum",
         ),
     ],
 )
@@ -167,7 +170,7 @@ def test_a_missing_champion_is_named(repository):
 
 def test_a_repository_that_is_none_is_named(repository):
     for path in (repository / "nothing", repository / "digits" / "1" / "model.onnx"):
-        with pytest.raises(UserError, match="is no model repository"):
+        with pytest.raises(UserError, match="is not a model repository"):
             layout.list_models(path)
 
 

@@ -227,7 +227,7 @@ def test_a_damaged_champion_stops_the_publishing(released, go, tmp_path):
     ("arguments", "message"),
     [
         (["--promote", "digits_v1", "2"], "has no version 2 of 'digits_v1'; it has 1"),
-        (["--promote", "digits_v1", "two"], "version 'two' is no number"),
+        (["--promote", "digits_v1", "two"], "version 'two' is not a number"),
         (["--promote", "../digits_v1", "1"], "has no version 1 of '../digits_v1'"),
         (["--promote", "nothing", "1"], "has no version 1 of 'nothing'; it has none"),
         ([], "give one of: the folder of a run, --promote NAME VERSION"),
@@ -246,7 +246,7 @@ def test_a_repository_that_is_a_file_is_refused(go, tmp_path):
     status, said = go(repository=tmp_path / "file")
     assert status == 2 and "cannot be a repository" in said
     status, said = go("--promote", "a", "1", run=None, repository=tmp_path / "file")
-    assert status == 2 and "is no folder; name the repository" in said
+    assert status == 2 and "is not a folder; name the repository" in said
 
 
 def test_other_data_is_refused(released, go, tmp_path):

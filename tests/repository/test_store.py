@@ -206,5 +206,5 @@ def test_a_copy_without_links_cannot_be_promoted_in(tmp_path):
     publish(tmp_path)
     (tmp_path / "digits" / "serving").unlink()
     (tmp_path / "digits" / "serving").mkdir()
-    with pytest.raises(UserError, match="is no link but a copy; copy the repository with its"):
+    with pytest.raises(UserError, match="is a copy, not a link; copy the repository with its"):
         store.promote(tmp_path, "digits", 1)

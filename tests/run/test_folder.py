@@ -74,7 +74,9 @@ def test_an_early_failure_leaves_no_folder_behind(tmp_path):
 
 def test_a_failure_after_a_saved_epoch_leaves_the_run(tmp_path):
     with (
-        pytest.raises(StoppedError, match=r"same flags and --output-dir .*run go on") as stopped,
+        pytest.raises(
+            StoppedError, match=r"same flags and --output-dir .*run resume it"
+        ) as stopped,
         run_folder.claim(tmp_path / "run", CONFIG),
     ):
         (tmp_path / "run" / "models" / "training" / "1").mkdir(parents=True)

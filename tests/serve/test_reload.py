@@ -15,7 +15,7 @@ import urllib3
 
 
 class Load:
-    """Clients that ask as fast as they can; every answer is held against ONNX Runtime's."""
+    """Clients that ask as fast as they can; every answer is compared with ONNX Runtime's."""
 
     def __init__(self, server, images, expected, num_clients=6):
         self.server, self.images, self.expected = server, images, expected
@@ -137,7 +137,7 @@ def test_a_damaged_version_is_named_and_the_others_serve(
         folder = publish(repository, "digits", 4, models[0], damage=b"\0")
         server.wait_for("version 4 is not served: .*model.onnx is not what was published")
         promote(repository, "digits", 4)
-        server.wait_for("version 1 goes on")
+        server.wait_for("version 1 stays")
         load.wait_for_answers(20)
         entries, champion = state(server)
         assert champion == "1"
@@ -152,7 +152,7 @@ def test_a_damaged_version_is_named_and_the_others_serve(
 def test_a_version_changed_after_loading_goes_on_as_it_was(watched, images, expected):
     server, repository = watched
     (repository / "digits" / "1" / "model.onnx").write_bytes(b"")
-    server.wait_for("version 1 goes on as loaded")
+    server.wait_for("version 1 is served as loaded")
     with Load(server, images, expected) as load:
         load.wait_for_answers(10)
     assert load.problems == [] and load.versions == {"1"}
@@ -163,7 +163,7 @@ def test_a_version_changed_after_loading_goes_on_as_it_was(watched, images, expe
 def test_a_repository_out_of_reach_does_not_end_service(watched, images, expected):
     server, repository = watched
     repository.rename(repository.with_name("moved"))
-    server.wait_for("serving goes on as before")
+    server.wait_for("serving continues as before")
     with Load(server, images, expected) as load:
         load.wait_for_answers(10)
     assert load.problems == []

@@ -97,4 +97,6 @@ def test_a_host_that_is_none_is_named(repository):
             timeout=60,
         )
         assert done.returncode == 2
-        assert re.search(f"--host {host} is no address of this machine", done.stderr), done.stderr
+        assert re.search(f"--host {host} is not an address of this machine", done.stderr), (
+            done.stderr
+        )

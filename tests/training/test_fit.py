@@ -38,7 +38,7 @@ def stripes(num_images, seed):
 TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
 
 
-def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
+def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None, **more):
     streams = make_streams(0)
     model = models.build(
         "mnist_cnn_v1",
@@ -89,6 +89,7 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None):
             Outputs(checkpoints, reporter, stop),
             epochs=epochs,
             batch_size=16,
+            **more,
         )
 
 
@@ -129,6 +130,20 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(uninterrupted,
         jax.tree.leaves(arrays(whole)), jax.tree.leaves(arrays(resumed)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_patience_ends_a_training_that_no_longer_gets_better(tmp_path, monkeypatch, caplog):
+    """With a training whose second epoch is the best; the same when it resumes after its end."""
+    accuracies = (0.5, 0.7, 0.6, 0.65, 0.9)
+    caplog.set_level("INFO", "mnist_jax")
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_module, "quality", lambda row: accuracies[row["epoch"] - 1])
+        fitted = run(tmp_path, 5, patience=2)
+        again = run(tmp_path, 5, patience=2)
+    for one in (fitted, again):
+        assert len(one.history["epochs"]) == 4 and one.history["best_epoch"] == 2
+    said = "stopping after epoch 4: none of the last 2 was better on validation"
+    assert caplog.messages.count(said) == 2
 
 
 @pytest.mark.usefixtures("signals_of_the_program")

@@ -208,7 +208,7 @@ def _by_lax(x: Array, kernel: Array, stride: int, padding: str) -> Array:
 def _space_to_depth(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]:
     """Turns a stride into channels: the phases of images and kernel side by side.
 
-    A kernel of a size that is no multiple of the stride gets zeros at its far ends.
+    A kernel of a size that is not a multiple of the stride gets zeros at its far ends.
     """
     batch, _, _, channels = x.shape
     size = kernel.shape[0]

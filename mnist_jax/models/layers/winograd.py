@@ -131,7 +131,7 @@ class _Sizes(NamedTuple):
 def _in_groups(images: Array, plan: Plan) -> Array:
     """Cuts the batch to [groups, lanes, group, ...], filled up with zeros."""
     missing = -images.shape[0] % (plan.lanes * plan.group)
-    if missing:  # else it is no copy
+    if missing:  # else it is not a copy
         images = jnp.pad(images, ((0, missing), *[(0, 0)] * 3))
     return images.reshape(-1, plan.lanes, plan.group, *images.shape[1:])
 

@@ -86,7 +86,7 @@ function fail(error, action = null) {
   get("retry").hidden = !action;
 }
 
-/** Shows in the answer's place, in words, what is going on. */
+/** Shows in the answer's place, in words, what is happening. */
 function showState(text) {
   get("answer").textContent = text;
   get("answer").className = "none";

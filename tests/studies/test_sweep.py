@@ -1,0 +1,75 @@
+"""A sweep reads validation alone, trains nothing twice, and says which value is the best."""
+
+import pytest
+
+from mnist_jax import data
+from mnist_jax.errors import UserError
+from mnist_jax.files import read_json
+from mnist_jax.studies import sweep
+
+NETWORK = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, *, num_classes, image_side, rngs):
+        self.dense = nnx.Linear(image_side**2, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.dense(images.reshape(images.shape[0], -1))
+"""
+
+
+def test_each_value_is_trained_once_and_the_test_split_is_not_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "net.py").write_text(NETWORK)
+    read = data.read
+
+    def read_but_test(dataset, split):
+        assert split != "test"
+        return read(dataset, split)
+
+    monkeypatch.setattr(data, "read", read_but_test)
+    common = [f"--model-id={tmp_path / 'net.py'}:Net", "--dataset-id=digits_v1", "--epochs=1"]
+    places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'sweep'}", "-q"]
+    over = "--over=learning-rate=0.01,0.0000001"
+    assert sweep.main([over, *common, *places]) == 0
+    rows = read_json(tmp_path / "sweep" / "sweep.json")["rows"]
+    assert [row["values"] for row in rows] == [
+        {"learning_rate": "0.01"},
+        {"learning_rate": "0.0000001"},
+    ]
+    assert rows[0]["accuracy"] > rows[1]["accuracy"] and rows[0]["num_examples"] == 180
+    lines = (tmp_path / "sweep" / "sweep.md").read_text().splitlines()
+    assert lines[2].startswith(f"| 0.01 | {rows[0]['accuracy']:.4f} | ")
+    assert (tmp_path / "sweep" / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    assert {path.suffix for path in (tmp_path / "sweep").iterdir()} == {".json", ".md", ".png"}
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(sweep, "train", refuse)
+    assert sweep.main([over, *common, *places]) == 0
+
+
+def test_two_keys_give_every_pair():
+    found = sweep.combinations(["epochs=1,2", "batch-size=32,64"])
+    assert len(found) == 4 and found[1] == {"epochs": "1", "batch_size": "64"}
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        (["epochs=1", "epochs=2"], "give one key, or two that differ"),
+        (["epochs=1", "seed=2", "batch_size=3"], "give one key, or two that differ"),
+        (["epochs="], "--over epochs has no values"),
+        (["output_dir=a,b"], "output_dir is not a key that changes a model"),
+        (["nothing=1"], "nothing is not a key that changes a model"),
+    ],
+)
+def test_what_cannot_be_swept_over_is_a_mistake(over, said):
+    with pytest.raises(UserError, match=said):
+        sweep.combinations(over)
+
+
+def test_every_value_is_checked_before_the_first_is_trained(capsys):
+    assert sweep.main(["--over=epochs=1,0"]) == 2
+    assert "epochs is 0, but must be from 1" in capsys.readouterr().err
