@@ -219,7 +219,7 @@ def verification(verification: Verification | None) -> str:
 
 def folded(summary: str, body: str) -> str:
     """What is opened by who wants it; `summary` is text without markup."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
 def _interval(interval_95: list[float] | None) -> str:
