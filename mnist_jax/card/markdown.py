@@ -16,7 +16,7 @@ def table(header: str, rows: Iterable[Sequence[Any]]) -> str:
 
 def folded(summary: str, text: str) -> str:
     """Returns a part that opens at a click, where HTML is shown; elsewhere it is all there."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def escaped(tree: Any) -> Any:

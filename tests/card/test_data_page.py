@@ -66,14 +66,14 @@ def test_a_clean_set_is_called_clean_and_what_is_long_folds(report):
         {"train": facts("t", range(200), range(200)), "test": facts("u", [201], [0])}, tuple(many)
     )
     text = data_page.page({**clean, "absent_classes": {}}, many)
-    assert "<details>\n<summary>Pictures of 200 classes</summary>" in text
+    assert "<details><summary>Pictures of 200 classes</summary>" in text
     assert "Nothing else was found" in text
     words, kinds = shown(text)
     assert "table_open" in kinds and "class 199" in words  # Markdown within the fold is read
     longer = copy.deepcopy(report)
     longer["unreadable"] = {"count": 900, "named": [[f"{i}.png", "bad"] for i in range(100)]}
     text = data_page.page(longer, NAMES)
-    head = "<details>\n<summary>Unreadable files, which were left out: 900, the first 100 named.</s"
+    head = "<details><summary>Unreadable files, which were left out: 900, the first 100 named.</s"
     assert head in text
 
 

@@ -445,7 +445,7 @@ def test_what_a_reader_needs_first_comes_first(tmp_path):
     assert headings[0] == "How to load it"
     assert card.index("RELEASED") < card.index("How to load it")
     folded = re.findall(
-        r"<details>\n<summary>([^\n]*)</summary>\n\n(.*?)\n\n</details>", card, re.DOTALL
+        r"<details><summary>([^\n]*)</summary>\n\n(.*?)\n\n</details>", card, re.DOTALL
     )
     assert folded[0][0] == "1 of 1 checks passed"
     assert [summary for summary, body in folded if "```sh" in body] == ["The same training again"]
