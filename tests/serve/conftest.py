@@ -16,7 +16,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from sklearn.datasets import load_digits
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
 
 from mnist_jax import train
 from mnist_jax.data import digits
@@ -99,6 +100,53 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=1", "--skip-visualizations"]
     flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx", "-q"]
+    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+    assert train.main([*flags, *places]) == 0
+    return folder / "run"
+
+
+NETWORK = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, *, num_classes, image_side, num_channels, rngs):
+        self.dense = nnx.Linear(image_side**2 * num_channels, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.dense(images.reshape(images.shape[0], -1))
+"""
+PHOTOGRAPHS = {
+    "\u4e2d\u56fd": "china.jpg",
+    "\u0446\u0432\u0435\u0442\u043e\u043a <b>": "flower.jpg",
+}
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """Pieces of two photographs in many sizes, in `train` and `test`, a class each."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for name, photograph in PHOTOGRAPHS.items():
+        whole = Image.fromarray(load_sample_image(photograph))
+        for split, count in (("train", 40), ("test", 12)):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                width, height = (int(size) for size in random.integers(20, 90, 2))
+                left, top = random.integers(0, 640 - width), random.integers(0, 427 - height)
+                piece = whole.crop((left, top, left + width, top + height))
+                piece.save(folder / split / name / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_run(tmp_path_factory, photographs):
+    """The folder of a released run on the photographs, in colour, 24 pixels a side, cropped."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "net.py").write_text(NETWORK)
+    flags = [f"--data={photographs}", f"--model-id={folder / 'net.py'}:Net", "--image-side=24"]
+    flags += ["--config.fit=crop", "--epochs=2", "--batch-size=8", "--skip-visualizations", "-q"]
+    flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx"]
+    flags += ["--max-inference-time-ms=1000"]
     places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
     assert train.main([*flags, *places]) == 0
     return folder / "run"
