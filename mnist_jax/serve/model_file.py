@@ -8,16 +8,10 @@ import numpy as np
 from mnist_jax.errors import UserError
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import Session
+from mnist_jax.serve.preprocess import IMAGE_PX, INK
 
 FLOAT = "tensor(float)"
-INK = "ink"  # pictures of one character become images as MNIST's were made
-RULES = (
-    INK,
-    "pad",
-    "crop",
-    "stretch",
-)  # docs/preprocessing.md; the others are fits of own pictures
-INK_PX = 28  # side of the images that ink becomes, and the least that may lie around them
+RULES = (INK, "pad", "crop", "stretch")  # docs/preprocessing.md; all but ink are of own pictures
 
 
 class ModelFile(NamedTuple):
@@ -87,7 +81,7 @@ def _rule(metadata: dict[str, str], side: int, channels: int, place: object) -> 
                 f"{', '.join(RULES[1:])}; export the run again"
             )
         return metadata["fit"]
-    return INK if channels == 1 and side >= INK_PX and side % 2 == 0 else "pad"
+    return INK if channels == 1 and side >= IMAGE_PX and side % 2 == 0 else "pad"
 
 
 def _class_names(metadata: dict[str, str], place: object) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import Session, open_session
 from mnist_jax.serve import listed, prepared
-from mnist_jax.serve.model_file import INK, ModelFile, num_scores, read_model
+from mnist_jax.serve.model_file import ModelFile, num_scores, read_model
+from mnist_jax.serve.preprocess import INK
 from mnist_jax.serve.sources import find_model
 
 Scores = Float32[np.ndarray, " classes"]
@@ -163,12 +164,14 @@ def answers(
             asked.append(chunk)
             yield [Path(path) for path in chunk]
 
-    def score(image: np.ndarray) -> Scores:
-        return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: image[None]})[0])[0]
+    def score(images: np.ndarray) -> list[Scores]:
+        inputs = ({INPUT_NAME: image[None]} for image in images)
+        return [np.asarray(session.run([OUTPUT_NAME], one)[0])[0] for one in inputs]
 
+    num_cores = len(os.sched_getaffinity(0))
     prepare = f"{prepared.__name__}:{prepared.prepare_file.__name__}"
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+        ThreadPoolExecutor(num_cores) as threads,
         closing(decode_all(chunks(), model.side, rule, prepare=prepare)) as decoded,
     ):
         for seen, images in decoded:
@@ -178,7 +181,8 @@ def answers(
                     names.append(name)
                 else:
                     refuse(name, reason)
-            yield names, list(threads.map(score, model_inputs(images, model.channels)))
+            shares = np.array_split(model_inputs(images, model.channels), num_cores)
+            yield names, list(itertools.chain.from_iterable(threads.map(score, shares)))
 
 
 def model_inputs(
@@ -205,8 +209,8 @@ def _header(top: int) -> list[str]:
 
 def _best(scores: Scores, labels: Sequence[str], top: int) -> list[str]:
     """The best labels, each with its score in the fewest digits that give it back to the bit."""
-    order = np.argsort(-scores, kind="stable")[:top]
-    return list(itertools.chain.from_iterable((labels[i], str(scores[i])) for i in order))
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [str(cell) for index in best for cell in (labels[index], scores[index])]
 
 
 class _Table:
