@@ -6,12 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mnist_jax.errors import UserError
-from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
+from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME, rule_of
 from mnist_jax.export.session import Session
-from mnist_jax.serve.preprocess import IMAGE_PX, INK
 
 FLOAT = "tensor(float)"
-RULES = (INK, "pad", "crop", "stretch")  # docs/preprocessing.md; all but ink are of own pictures
 
 
 class ModelFile(NamedTuple):
@@ -19,7 +17,7 @@ class ModelFile(NamedTuple):
 
     side: int  # of its square images, in pixels
     channels: int  # 1: grey; 3: red, green, blue
-    rule: str  # one of `RULES`: how a picture becomes such an image
+    rule: str  # how a picture becomes such an image: see `interface.rule_of`
     class_names: tuple[str, ...]  # in the order of the scores; none where the file does not say
 
     @property
@@ -56,9 +54,16 @@ def read_model(session: Session, place: object) -> ModelFile:
         )
     channels, side, _ = sizes
     metadata = session.get_modelmeta().custom_metadata_map
-    return ModelFile(
-        side, channels, _rule(metadata, side, channels, place), _class_names(metadata, place)
-    )
+    try:
+        rule = rule_of(metadata, side, channels)
+        names = json.loads(metadata.get("class_names", "[]"))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names is not a list of names")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{place} has metadata that cannot be read ({error}); export the run again"
+        ) from error
+    return ModelFile(side, channels, rule, tuple(names))
 
 
 def num_scores(session: Session, model: ModelFile) -> int:
@@ -70,27 +75,3 @@ def num_scores(session: Session, model: ModelFile) -> int:
     image = np.zeros((1, *model.image_shape), np.float32)
     shape = np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: image})[0]).shape
     return shape[1] if len(shape) == 2 and shape[0] == 1 else 0
-
-
-def _rule(metadata: dict[str, str], side: int, channels: int, place: object) -> str:
-    """The fit that the file names; without one, ink for what can hold it."""
-    if "fit" in metadata:
-        if metadata["fit"] not in RULES[1:]:
-            raise UserError(
-                f"{place} names the fit {metadata['fit'][:40]!r}, which must be one of "
-                f"{', '.join(RULES[1:])}; export the run again"
-            )
-        return metadata["fit"]
-    return INK if channels == 1 and side >= IMAGE_PX and side % 2 == 0 else "pad"
-
-
-def _class_names(metadata: dict[str, str], place: object) -> tuple[str, ...]:
-    try:
-        names = json.loads(metadata.get("class_names", "[]"))
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("not a list of names")
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{place} has class_names that cannot be read ({error}); export the run again"
-        ) from error
-    return tuple(names)

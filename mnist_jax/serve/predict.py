@@ -22,11 +22,10 @@ from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.data.decoding import CHUNK, decode_all
 from mnist_jax.data.pictures import to_grey
 from mnist_jax.errors import UserError, first_line, printable
-from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
+from mnist_jax.export.interface import INK, INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import Session, open_session
 from mnist_jax.serve import listed, prepared
 from mnist_jax.serve.model_file import ModelFile, num_scores, read_model
-from mnist_jax.serve.preprocess import INK
 from mnist_jax.serve.sources import find_model
 
 Scores = Float32[np.ndarray, " classes"]

@@ -7,8 +7,8 @@ from jaxtyping import UInt8
 
 from mnist_jax.data import pictures
 from mnist_jax.data.decoding import Seen, prepare_one
+from mnist_jax.export.interface import INK, INK_PX
 from mnist_jax.serve import preprocess
-from mnist_jax.serve.preprocess import IMAGE_PX, INK
 
 AS_IS = "as-is"  # in place of `INK`: no ink is looked for
 
@@ -21,7 +21,7 @@ def prepare_file(
     Args:
         picture: a file, or its contents.
         side: of the model's images, in pixels.
-        rule: one of `model_file.RULES`, or `AS_IS`.
+        rule: see `interface.rule_of`; or `AS_IS`.
     """
     if rule not in (INK, AS_IS):
         return prepare_one(picture, side, rule)
@@ -31,8 +31,8 @@ def prepare_file(
         if rule == INK:
             image = preprocess.image_of_picture(decoded.pixels)
         else:
-            image = pictures.to_grey(pictures.prepare(decoded.pixels, IMAGE_PX, "pad"))[..., 0]
+            image = pictures.to_grey(pictures.prepare(decoded.pixels, INK_PX, "pad"))[..., 0]
     except (pictures.Unreadable, ValueError, MemoryError) as error:
         return Seen(str(error) or "too little memory"), None
-    framed = np.pad(image, (side - IMAGE_PX) // 2)  # larger images have it in the middle of black
+    framed = np.pad(image, (side - INK_PX) // 2)  # larger images have it in the middle of black
     return Seen(None, decoded.size, decoded.mode), np.repeat(framed[..., None], 3, axis=2)

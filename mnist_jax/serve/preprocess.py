@@ -12,7 +12,6 @@ PEN_RADIUS_PX = 11
 LONGEST_PX = 400  # of a picture, after reduction
 FAINTEST = 32  # grey levels
 BOX_PX, IMAGE_PX = 20, 28
-INK = "ink"  # the name of this way to prepare a picture
 
 
 class NoInkError(ValueError):

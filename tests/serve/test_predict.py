@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 import zlib
@@ -18,11 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from mnist_jax import data, files
+from mnist_jax.card import model_card
+from mnist_jax.config import FITS
 from mnist_jax.data import arrays, own, pictures
 from mnist_jax.errors import UserError
-from mnist_jax.serve import listed, model_file, predict, preprocess
+from mnist_jax.export import interface
+from mnist_jax.run.paths import EXPORTED, HISTORY
+from mnist_jax.serve import listed, predict, prepared, preprocess
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,6 +165,65 @@ def test_photographs_of_digits_are_prepared_as_the_page_prepares_them(run, tmp_p
         assert score == str(scores_of(run / "models" / "mnist_model.onnx", inputs).max())
 
 
+@pytest.fixture(scope="module")
+def many_kinds(tmp_path_factory):
+    """Pictures as they come: rotated, transparent, with palettes, deep, tiny, large."""
+    folder = tmp_path_factory.mktemp("kinds")
+    flower = Image.fromarray(load_sample_image("flower.jpg")).crop((100, 0, 500, 427))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a phone held upright
+    flower.resize((90, 61)).save(folder / "rotated.jpg", exif=exif)
+    flower.save(folder / "large.png")
+    small = flower.resize((33, 20))
+    small.convert("CMYK").save(folder / "cmyk.jpg")
+    small.convert("L").save(folder / "grey.jpg")
+    small.convert("1").save(folder / "bilevel.png")
+    small.resize((1, 1)).save(folder / "tiny.bmp")
+    small.resize((7, 24)).save(folder / "narrow.webp", lossless=True)
+    small.quantize(16).save(folder / "palette.gif")
+    small.putalpha(small.convert("L"))
+    small.save(folder / "transparent.png")
+    small.quantize(16).save(folder / "palette with alpha.png")
+    small.convert("LA").save(folder / "grey with alpha.png")
+    deep = np.arange(35 * 20, dtype=np.uint16).reshape(20, 35) * 93
+    Image.fromarray(deep).save(folder / "deep.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("shape", "fit"),
+    [((1, 28, 28), None), ((3, 20, 20), None)]
+    + [((channels, 24, 24), fit) for channels in (1, 3) for fit in pictures.FITS],
+)
+def test_the_cards_snippet_gives_the_answers(
+    shape, fit, own_run, many_kinds, tmp_path, answer, monkeypatch, capfdbinary
+):
+    metadata = {} if fit is None else {"fit": fit}
+    release = files.read_json(own_run / "logs" / "release.json")
+    release["metrics"] |= {"class_names": ["a", "b"], "image_shape": [*shape[1:], shape[0]]}
+    release["verification"]["files"]["onnx"]["metadata"] = metadata
+    files.write_json(tmp_path / "logs" / "release.json", release)
+    files.write_json(tmp_path / "logs" / "history.json", files.read_json(own_run / HISTORY))
+    model_card.write(tmp_path)
+    card = (tmp_path / model_card.CARD).read_text()
+    (tmp_path / "models").mkdir()
+    names = json.dumps(["a", "b"])
+    model = make_model(tmp_path / EXPORTED["onnx"], shape, 2, class_names=names, **metadata)
+    _, rows, _ = answer(model, many_kinds)
+    assert len(rows) >= 9  # of most, ink stands out
+    (tmp_path / "snippet.py").write_text(re.search(r"```python\n(.*?)\n```", card, re.DOTALL)[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["snippet.py", *(path for path, _, _ in rows)])
+    snippet = runpy.run_path("snippet.py")
+    said = capfdbinary.readouterr().out.decode().splitlines()
+    assert said == [f"{label}: {float(score):.4f}" for _, label, score in rows]
+    rule = interface.rule_of(metadata, shape[1], shape[0])
+    for path, _, _ in rows:
+        _, seen = prepared.prepare_file(Path(path), shape[1], rule)
+        (expected,) = predict.model_inputs(seen[None], shape[0])
+        np.testing.assert_array_equal(snippet["read_picture"](path), expected, path)
+
+
 def test_a_score_does_not_depend_on_what_else_is_asked(own_run, photographs, answer):
     one = sorted((photographs / "test").rglob("*.jpg"))[5]
     (alone,) = answer(own_run, one)[1]
@@ -285,8 +351,13 @@ def test_what_cannot_be_done_is_said_in_one_line(linear, tmp_path, answer, argum
 @pytest.mark.parametrize(
     ("shape", "metadata", "message"),
     [
-        ((3, 16, 16), {"fit": "zoom"}, "names the fit 'zoom', which must be one of pad, crop"),
-        ((3, 16, 16), {"class_names": "["}, "class_names that cannot be read"),
+        (
+            (3, 16, 16),
+            {"fit": "zoom"},
+            "metadata that cannot be read (fit 'zoom' is not one of pad, crop",
+        ),
+        ((3, 16, 16), {"class_names": "["}, "metadata that cannot be read (Expecting value"),
+        ((3, 16, 16), {"class_names": "[1]"}, "class_names is not a list of names"),
         ((3, 16, 16), {"class_names": '["a"]'}, "gives 2 scores for 1 class names"),
         ((2, 16, 16), {}, "not image, tensor(float), [batch, 1 or 3, side, side]"),
         ((3, 16, 17), {}, "not image, tensor(float), [batch, 1 or 3, side, side]"),
@@ -404,7 +475,7 @@ def test_a_path_is_expanded_where_nothing_has_that_name(tmp_path, monkeypatch):
 
 
 def test_the_rules_are_those_of_the_pictures():
-    assert model_file.RULES[1:] == pictures.FITS
+    assert interface.FITS == pictures.FITS == FITS
 
 
 def test_a_lent_file_that_is_not_finished_leaves_nothing(tmp_path):
