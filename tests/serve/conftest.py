@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
@@ -164,6 +164,32 @@ def models(run):
 
 
 @pytest.fixture(scope="session")
+def make_model():
+    """Writes a model: `make_model(path, shape, classes, **metadata)` returns the path."""
+    return write_model
+
+
+def write_model(path, shape, classes, **metadata):
+    """Writes a linear network with random weights."""
+    size = int(np.prod(shape))
+    weights = np.random.default_rng(0).normal(size=(size, classes)).astype(np.float32) / size
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])],
+        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def serve():
     """Starts a server: `with serve(path, *flags) as server`."""
     return Server
@@ -190,11 +216,13 @@ def promote():
     return promote_version
 
 
-def publish_version(repository: Path, name: str, number: int, model: bytes, damage=b"") -> Path:
+def publish_version(
+    repository: Path, name: str, number: int, model: bytes, damage=b"", labels="0123456789"
+) -> Path:
     """Puts a version where Triton and the server look for it, whole, by one rename."""
     files = {
         "model.onnx": model,
-        "labels.txt": "".join(f"{digit}\n" for digit in range(10)).encode(),
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
         "version": b"%d\n" % number,
     }
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}

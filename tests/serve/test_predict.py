@@ -8,17 +8,16 @@ import re
 import runpy
 import subprocess
 import sys
+import urllib.request
 import zlib
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -59,28 +58,8 @@ def as_input(split):
     return images.astype(np.float32) / np.float32(255)
 
 
-def make_model(path, shape, classes, **metadata):
-    """Writes a linear network with random weights."""
-    size = int(np.prod(shape))
-    weights = np.random.default_rng(0).normal(size=(size, classes)).astype(np.float32) / size
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["image"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
-        ],
-        "linear",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *shape])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])],
-        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, metadata)
-    onnx.save(model, path)
-    return path
-
-
 @pytest.fixture(scope="module")
-def linear(tmp_path_factory):
+def linear(tmp_path_factory, make_model):
     """A model of colour pictures, 16 pixels a side, with two classes."""
     folder = tmp_path_factory.mktemp("linear")
     names = json.dumps(["a", "b"])
@@ -106,7 +85,7 @@ def test_the_answers_on_a_runs_test_files_are_the_runs_own(own_run, photographs,
 
 
 @pytest.mark.parametrize("fit", pictures.FITS)
-def test_grey_pictures_become_what_training_makes_of_them(fit, tmp_path, answer):
+def test_grey_pictures_become_what_training_makes_of_them(fit, tmp_path, answer, make_model):
     random = np.random.default_rng(1)
     for label in ("0", "1"):
         (tmp_path / "own" / label).mkdir(parents=True)
@@ -196,7 +175,7 @@ def many_kinds(tmp_path_factory):
     + [((channels, 24, 24), fit) for channels in (1, 3) for fit in pictures.FITS],
 )
 def test_the_cards_snippet_gives_the_answers(
-    shape, fit, own_run, many_kinds, tmp_path, answer, monkeypatch, capfdbinary
+    shape, fit, own_run, many_kinds, tmp_path, answer, make_model, monkeypatch, capfdbinary
 ):
     metadata = {} if fit is None else {"fit": fit}
     release = files.read_json(own_run / "logs" / "release.json")
@@ -222,6 +201,34 @@ def test_the_cards_snippet_gives_the_answers(
         _, seen = prepared.prepare_file(Path(path), shape[1], rule)
         (expected,) = predict.model_inputs(seen[None], shape[0])
         np.testing.assert_array_equal(snippet["read_picture"](path), expected, path)
+
+
+@pytest.mark.parametrize("name", ["own_run", "run"])
+def test_the_server_gives_the_same_to_the_bit(name, photographs, serve, answer, request):
+    folder = request.getfixturevalue(name)
+    rule, shape = ("crop", (3, 24, 24)) if name == "own_run" else (prepared.AS_IS, (1, 28, 28))
+    paths = sorted((photographs / "test").rglob("*.jpg"))[::4]
+    _, rows, _ = answer(folder, *paths, *(["--as-is"] if name == "run" else []))
+    with serve(folder) as server:
+        (model,) = ask(server, "/v2/repository/index", {})
+        facts = ask(server, f"/v2/models/{model['name']}")
+        assert facts["inputs"][0]["shape"] == [-1, *shape]
+        assert facts["parameters"]["preparation"] == ("crop" if name == "own_run" else "ink")
+        for path, (_, label, score) in zip(paths, rows, strict=True):
+            _, seen = prepared.prepare_file(path, shape[1], rule)
+            (image,) = predict.model_inputs(seen[None], shape[0])
+            tensor = {"name": "image", "shape": [1, *shape], "datatype": "FP32"}
+            body = {"inputs": [tensor | {"data": image.ravel().tolist()}]}
+            given = ask(server, f"/v2/models/{model['name']}/infer", body)["outputs"][0]["data"]
+            assert facts["parameters"]["labels"][int(np.argmax(given))] == label
+            assert np.float32(max(given)) == np.float32(score)
+
+
+def ask(server, path, body=None):
+    """Returns the JSON of a GET, or of a POST where there is something to send."""
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(f"http://{server.http}{path}", data) as reply:
+        return json.load(reply)
 
 
 def test_a_score_does_not_depend_on_what_else_is_asked(own_run, photographs, answer):
@@ -363,7 +370,9 @@ def test_what_cannot_be_done_is_said_in_one_line(linear, tmp_path, answer, argum
         ((3, 16, 17), {}, "not image, tensor(float), [batch, 1 or 3, side, side]"),
     ],
 )
-def test_a_file_of_another_interface_is_refused(shape, metadata, message, tmp_path, answer):
+def test_a_file_of_another_interface_is_refused(
+    shape, metadata, message, tmp_path, answer, make_model
+):
     model = make_model(tmp_path / "other.onnx", shape, 2, **metadata)
     status, _, (line,) = answer(model, tmp_path)
     assert status == 2 and message in line
