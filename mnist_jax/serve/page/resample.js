@@ -71,16 +71,20 @@ export function resample(levels, height, width, channels, side, fit) {
   const [top, left] = [begin(height), begin(width)];
   const total = rows.total * columns.total;
   const result = new Uint8Array(side * side * channels);
+  const length = width * channels;
+  const line = new Float64Array(length); // sums down: whole numbers, exact in any order
   for (let y = 0; y < side; y += 1) {
+    line.fill(0);
+    for (const [i, down] of rows.taps[y]) {
+      if (top + i < 0 || top + i >= height) continue;
+      const start = (top + i) * length;
+      for (let k = 0; k < length; k += 1) line[k] += down * levels[start + k];
+    }
     for (let x = 0; x < side; x += 1) {
       for (let c = 0; c < channels; c += 1) {
         let sum = 0;
-        for (const [i, down] of rows.taps[y]) {
-          if (top + i < 0 || top + i >= height) continue;
-          for (const [k, across] of columns.taps[x]) {
-            if (left + k < 0 || left + k >= width) continue;
-            sum += down * across * levels[((top + i) * width + left + k) * channels + c];
-          }
+        for (const [k, across] of columns.taps[x]) {
+          if (left + k >= 0 && left + k < width) sum += across * line[(left + k) * channels + c];
         }
         result[(y * side + x) * channels + c] = Math.floor((2 * sum + total) / (2 * total));
       }
