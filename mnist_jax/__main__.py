@@ -16,6 +16,7 @@ MODULES = {
     "export": "mnist_jax.reexport",
     "import": "mnist_jax.studies.import_weights",
     "multimnist": "mnist_jax.studies.multi_mnist",
+    "predict": "mnist_jax.serve.predict",
     "publish": "mnist_jax.repository.publish",
     "quantize": "mnist_jax.release.quantize",
     "reproduce-release": "mnist_jax.rerun",

@@ -1,9 +1,12 @@
 """Files that appear whole or not at all; JSON that knows whether it is still what was written."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,15 @@ CHECKSUM = "contents_sha256"
 UNFINISHED = ".part"  # the end of the name of a file that is still being written
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path`, flushes it to the disk, then renames it into place.
+@contextmanager
+def appearing(path: Path) -> Iterator[io.BufferedWriter]:
+    """Lends a file beside `path`, which is renamed into place where the body ends well.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full; no part of the file is left.
+        UserError: the folder cannot be written or the disk is full. Then, and where the body
+            raises, no part of the file is left.
     """
-    temporary = None
+    temporary, is_lent = None, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
@@ -27,16 +32,39 @@ def write_bytes(path: Path, data: bytes) -> None:
         )
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o644)
-            file.write(data)
+            is_lent = True
+            yield file
+            is_lent = False
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; choose a folder you can write, with free space"
-        ) from error
+        if isinstance(error, OSError) and not is_lent:
+            raise cannot_write(path, error) from error
+        raise
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to say where a file cannot be written."""
+    return UserError(
+        f"cannot write {path}: {error.strerror}; choose a folder you can write, with free space"
+    )
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` beside `path`, flushes it to the disk, then renames it into place.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; no part of the file is left.
+    """
+    with appearing(path) as file:
+        try:
+            file.write(data)
+            file.flush()
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from mnist_jax.card.markdown import escaped, folded
 from mnist_jax.config import Changes, keys_that_change
 from mnist_jax.data.report import DataReport
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.export.interface import INK, rule_of
 from mnist_jax.files import read_json, write_text
 from mnist_jax.models.network import SCORES
 from mnist_jax.release.records import (
@@ -36,6 +37,25 @@ UNKNOWN_TRAINING = (
     "test split had a part in it."
 )
 LIMITATIONS = "Pictures of another kind, or prepared in another way, are another task."
+# Lines of the snippet that reads a picture, by how pictures become squares.
+SQUARES = {
+    "pad": """
+    longer = max(levels.shape[:2])
+    before = [(longer - size) // 2 for size in levels.shape[:2]]
+    margins = [(n, longer - size - n) for n, size in zip(before, levels.shape)]
+    levels = np.pad(levels, [*margins, (0, 0)])""",
+    "crop": """
+    shorter = min(levels.shape[:2])
+    top, left = ((size - shorter) // 2 for size in levels.shape[:2])
+    levels = levels[top : top + shorter, left : left + shorter]""",
+}
+GREY = """
+    levels = (levels @ [299, 587, 114] + 500)[:, :, None] // 1000"""
+NEEDS = {
+    True: "It needs `pip install onnxruntime pillow` and `mnist_jax/serve/preprocess.py`, which "
+    "imports NumPy alone: from the checkout, or copied",
+    False: "It needs `pip install onnxruntime pillow`",
+}
 PLOTS = {
     "confusion_matrix": "Confusion matrix of the test split: true class by row, answer by column",
     "per_class_accuracy": "Test accuracy by class, with Wilson 95 % intervals and the criterion",
@@ -178,22 +198,23 @@ def _loading(release: Release) -> str:
     # What runs of earlier versions do not say: they had grey images, and most had logits.
     _, side, num_channels = metrics.get("image_shape", [28, 28, 1])
     is_grey = num_channels == 1
-    return Template(_template("loading").rstrip("\n")).substitute(
-        num_classes=len(metrics["class_names"]),
-        side=side,
-        num_channels=num_channels,
-        levels=f"{'grey ' if is_grey else ''}levels 0 to 1, "
-        + ("light on black" if is_grey else "red, green, blue"),
-        orientation=", light on black" if is_grey else "",
-        pixels="grey" if is_grey else "colours",
-        mode="L" if is_grey else "RGB",
-        picture="(1 - grey if np.median(grey) > 0.5 else grey)[np.newaxis]"
-        if is_grey
-        else "colours.transpose(2, 0, 1)",
-        class_names=metrics["class_names"],
-        path=repr(onnx_file["path"]),
-        scores=SCORES[metrics["outputs"]] if "outputs" in metrics else sections.UNKNOWN,
-    )
+    rule = rule_of(onnx_file.get("metadata", {}), side, num_channels)
+    is_ink = rule == INK
+    facts = {
+        "num_classes": len(metrics["class_names"]),
+        "side": side,
+        "num_channels": num_channels,
+        "levels": f"{'grey ' if is_grey else ''}levels 0 to 1, "
+        + ("light on black" if is_ink else "black to white" if is_grey else "red, green, blue"),
+        "class_names": metrics["class_names"],
+        "path": repr(onnx_file["path"]),
+        "scores": SCORES[metrics["outputs"]] if "outputs" in metrics else sections.UNKNOWN,
+        "square": SQUARES.get(rule, ""),
+        "grey": GREY if is_grey else "",
+    }
+    reading = Template(_template("read_ink" if is_ink else "read_own")).substitute(facts)
+    loading = Template(_template("loading").rstrip("\n"))
+    return loading.substitute(facts, reading=reading.rstrip("\n"), needs=NEEDS[is_ink])
 
 
 def _onnx_file(release: Release) -> FileFacts | None:

@@ -5,13 +5,15 @@ of the caller's `__main__` is imported again, and one that dies takes only its p
 """
 
 import contextlib
+import importlib
+import itertools
 import json
 import os
 import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +25,7 @@ from jaxtyping import UInt8
 from mnist_jax.data import pictures
 
 CHUNK = 64  # pictures a job: more than a pipe's turn-round costs, little enough to keep in memory
+PREPARE = f"{__name__}:prepare_one"
 _LENGTH = struct.Struct(">Q")
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -43,19 +46,28 @@ class Decoded(NamedTuple):
 
 
 def decode_all(
-    chunks: Iterable[list[Path] | list[bytes]], side: int, fit: str, workers: int | None = None
-) -> Iterator[Decoded]:
+    chunks: Iterable[list[Path] | list[bytes]],
+    side: int,
+    rule: str,
+    workers: int | None = None,
+    prepare: str = PREPARE,
+) -> Generator[Decoded, None, None]:
     """Yields one `Decoded` for each chunk, in order.
 
     Args:
         chunks: paths, or the contents of picture files; at most a few for each worker are held.
         side: of the results, in pixels.
-        fit: see `pictures.prepare`.
+        rule: `pictures.prepare`'s `fit`, or what else `prepare` takes.
         workers: child processes; None: one for each core that this process may use.
+        prepare: `package.module:function`, which does what `prepare_one` does.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    chunks = iter(chunks)
+    first = list(itertools.islice(chunks, workers or len(os.sched_getaffinity(0))))
+    workers = len(first)  # no more than have work
+    if not first:
+        return
     idle: SimpleQueue[_Worker] = SimpleQueue()
-    started = [_Worker(side, fit) for _ in range(workers)]
+    started = [_Worker(side, rule, prepare) for _ in range(workers)]
     for worker in started:
         idle.put(worker)
 
@@ -69,7 +81,7 @@ def decode_all(
     threads = ThreadPoolExecutor(workers)
     try:
         waiting: deque[Future[Decoded]] = deque()
-        for chunk in chunks:
+        for chunk in itertools.chain(first, chunks):
             waiting.append(threads.submit(job, chunk))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
@@ -84,13 +96,13 @@ def decode_all(
 class _Worker:
     """A child process, started again if it dies."""
 
-    def __init__(self, side: int, fit: str) -> None:
-        self.side, self.fit = side, fit
+    def __init__(self, side: int, rule: str, prepare: str) -> None:
+        self.side, self.arguments = side, f"{side}, {rule!r}, {prepare!r}"
         self.stopped = False
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = f"from {__name__} import serve; serve({self.side}, {self.fit!r})"
+        code = f"from {__name__} import serve; serve({self.arguments})"
         command = [sys.executable, "-P", "-c", code]
         package = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -184,8 +196,10 @@ def _exactly(pipe: IO[bytes], length: int) -> bytes:
     return contents
 
 
-def serve(side: int, fit: str) -> None:
+def serve(side: int, rule: str, prepare: str) -> None:
     """Answers jobs from standard input until it ends."""
+    module, name = prepare.split(":")
+    prepare_picture = getattr(importlib.import_module(module), name)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
@@ -194,7 +208,8 @@ def serve(side: int, fit: str) -> None:
             return
         items = [_exactly(stdin, size) for size in sizes]
         answers = [
-            prepare_one(Path(os.fsdecode(item)) if is_paths else item, side, fit) for item in items
+            prepare_picture(Path(os.fsdecode(item)) if is_paths else item, side, rule)
+            for item in items
         ]
         _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
         _send(stdout, b"".join(image.tobytes() for _, image in answers if image is not None))

@@ -27,7 +27,7 @@ class Unreadable(Exception):  # noqa: N818, the word in which the report speaks 
 class Picture(NamedTuple):
     """A decoded picture and what its file said of it."""
 
-    pixels: UInt8[np.ndarray, "height width 3"]  # RGB, 0 to 255, upright, no alpha
+    pixels: UInt8[np.ndarray, "height width channels"]  # RGB, 0 to 255, upright; perhaps alpha
     size: tuple[int, int]  # width and height in the file, before EXIF rotation
     mode: str  # Pillow's name of the pixel format: L, RGB, RGBA, P, CMYK, I;16, ...
 
@@ -66,8 +66,13 @@ def header(contents: bytes) -> tuple[int, int]:
             return image.size
 
 
-def decode(contents: bytes) -> Picture:
+def decode(contents: bytes, *, keeps_alpha: bool = False) -> Picture:
     """Decodes the first frame of a picture file to upright RGB.
+
+    Args:
+        contents: of the file.
+        keeps_alpha: leaves straight alpha as a fourth channel where there is any, in place of
+            putting the picture on white.
 
     Raises:
         Unreadable: it is not a picture, damaged, truncated, too large, or has pixels of 32 bits.
@@ -82,7 +87,8 @@ def decode(contents: bytes) -> Picture:
             image.load()
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 ImageOps.exif_transpose(image, in_place=True)
-            return Picture(_rgb(image), size, mode)
+            pixels = _levels(image)
+            return Picture(pixels if keeps_alpha else over_white(pixels), size, mode)
 
 
 def prepare(
@@ -118,6 +124,15 @@ def prepare(
     by_column = by_row.transpose(1, 0, 2).reshape(pixels.shape[1], -1)
     sums = (columns @ by_column).astype(np.int64).reshape(side, side, channels).transpose(1, 0, 2)
     return ((2 * sums + total) // (2 * total)).astype(np.uint8)
+
+
+def over_white(pixels: UInt8[np.ndarray, "height width _"]) -> UInt8[np.ndarray, "height width 3"]:
+    """Puts RGBA with straight alpha on white; RGB stays as it is."""
+    if pixels.shape[2] == 3:
+        return pixels
+    rgba = pixels.astype(np.int32)
+    colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def to_grey(pixels: UInt8[np.ndarray, "... 3"]) -> UInt8[np.ndarray, "... 1"]:
@@ -156,7 +171,8 @@ def _used_weights(span: int, side: int, used: int) -> Float64[np.ndarray, "side 
     return weights(span, side)[:, margin : margin + used]
 
 
-def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+def _levels(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
+    """RGB, or RGBA where something may be transparent."""
     if image.mode == "F":
         raise Unreadable("pixels of 32-bit floats")
     if image.mode in _DEEP_GREY:
@@ -166,9 +182,7 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         grey = ((levels * 255 + 32_767) // 65_535).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA")).astype(np.int32)
-        colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
-        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        return np.asarray(image.convert("RGBA"))
     if image.mode in ("L", "1"):
         return np.repeat(np.asarray(image.convert("L"))[:, :, None], 3, axis=2)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

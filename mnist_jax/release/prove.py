@@ -244,6 +244,9 @@ def export_metadata(subject: Subject) -> dict[str, str]:
         "class_names": json.dumps(dataset["class_names"]),
         "data_hash": dataset["data_hash"],
     }
+    config = run["config"]
+    if config is not None and config["data"]:
+        metadata["fit"] = config["fit"]  # how the user's own pictures were prepared
     if run["config_hash"] is not None:
         metadata["config_hash"] = run["config_hash"]
     if "imported" in run:

@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from mnist_jax.serve.protocol import RefusedError
 
-MAX_WAITING_IMAGES = 1 << 15  # of one version: 103 MB
+MAX_WAITING_BYTES = (1 << 15) * 28 * 28 * 4  # of one version's images: 103 MB
 MAX_WAIT_S = 30.0
 
-Images = Float[np.ndarray, "_ 1 side side"]
+Images = Float[np.ndarray, "_ channels side side"]
 Scores = Float[np.ndarray, "_ classes"]
 
 
@@ -79,7 +79,7 @@ class Batcher:
         self._model, self._executor, self._report = model, executor, report
         self._free_threads, self._max_batch_size = num_threads, max_batch_size
         self._waiting: deque[tuple[Images, asyncio.Future[Scores], int]] = deque()
-        self._num_waiting = 0  # images
+        self._num_waiting = self._num_bytes = 0  # images
         self.statistics = Statistics()
 
     async def score(self, images: Images) -> Scores:
@@ -88,11 +88,12 @@ class Batcher:
         Raises:
             RefusedError: too much waits already, or the wait took too long.
         """
-        if self._num_waiting + len(images) > MAX_WAITING_IMAGES:
+        if self._num_bytes + images.nbytes > MAX_WAITING_BYTES:
             raise RefusedError(429, f"{self._num_waiting} images are waiting; try again later")
         future, start = asyncio.get_running_loop().create_future(), time.perf_counter_ns()
         self._waiting.append((images, future, start))
         self._num_waiting += len(images)
+        self._num_bytes += images.nbytes
         self._start()
         kind = "fail"
         try:
@@ -131,6 +132,7 @@ class Batcher:
                 break
             self._waiting.popleft()
             self._num_waiting -= len(images)
+            self._num_bytes -= images.nbytes
             if not future.done():  # its client may have given up
                 batch.append((images, future))
                 self.statistics.count("queue", 1, time.perf_counter_ns() - start)

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
+from mnist_jax.export.session import open_session
+from mnist_jax.repository.layout import Version
+from mnist_jax.serve.model_file import read_model
 from mnist_jax.serve.sources import Run, Source, find_source
 
 HERE = Path(__file__).parent
@@ -107,8 +110,15 @@ def _read_models(source: Source) -> dict[str, bytes]:
             "champion": str(listing.champion),
             "versions": [str(version.number) for version in versions],
             "labels": {str(version.number): version.labels for version in versions},
+            "models": {str(version.number): _describe(version) for version in versions},
         }
     return files | {"models/index.json": json.dumps(catalogue, indent=1).encode()}
+
+
+def _describe(version: Version) -> dict[str, int | str]:
+    """Returns what the page needs to know of a model, which its runtime does not tell it."""
+    model = read_model(open_session(version.model, "disabled", 1), version.model_path)
+    return {"side": model.side, "channels": model.channels, "preparation": model.rule}
 
 
 def _fetch_runtime() -> dict[str, bytes]:

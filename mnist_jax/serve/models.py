@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.errors import UserError, first_line
-from mnist_jax.export.session import open_session
+from mnist_jax.export.interface import INK
+from mnist_jax.export.session import Session, open_session
 from mnist_jax.repository.layout import Version
 from mnist_jax.serve import metrics
 from mnist_jax.serve.batching import Batcher
+from mnist_jax.serve.model_file import ModelFile, num_scores, read_model
 from mnist_jax.serve.protocol import DATATYPE, INPUT_NAME, OUTPUT_NAME, RefusedError
 from mnist_jax.serve.sources import Listing, Source
 
-FLOAT = "tensor(float)"
 PLATFORM = "onnx_onnxv1"  # the Open Inference Protocol's name for ONNX in ONNX Runtime
+
+UNKNOWN = ModelFile(0, 1, INK, ())  # of a file that cannot be loaded
 
 LOGGER = logging.getLogger("mnist_jax.serve")
 
@@ -30,7 +33,7 @@ class Loaded:
 
     mark: Any  # of its files when they were read
     labels: tuple[str, ...] = ()
-    side: int = 0  # of the square images it takes, in pixels
+    model: ModelFile = UNKNOWN  # what it takes
     batcher: Batcher | None = None
     reason: str = ""  # why it cannot be loaded, or not again
 
@@ -89,6 +92,7 @@ class Models:
         model = self.find_model(name)
         _, loaded, _ = self.find(name, number)
         labels = list(loaded.labels)
+        facts = {"champion": model.champion, "preparation": loaded.model.rule}
         return {
             "name": name,
             "versions": [number for number, one in model.versions.items() if one.batcher],
@@ -97,13 +101,16 @@ class Models:
                 {
                     "name": INPUT_NAME,
                     "datatype": DATATYPE,
-                    "shape": [-1, 1, loaded.side, loaded.side],
+                    "shape": [-1, *loaded.model.image_shape],
                 }
             ],
             "outputs": [{"name": OUTPUT_NAME, "datatype": DATATYPE, "shape": [-1, len(labels)]}],
-            "parameters": {"labels": labels, "champion": model.champion},
+            "parameters": {"labels": labels, **facts},
             # The same in strings, as the protocol has it, so that it can go over gRPC.
-            "properties": {"labels": json.dumps(labels), "champion": model.champion or ""},
+            "properties": {
+                "labels": json.dumps(labels),
+                **{key: value or "" for key, value in facts.items()},
+            },
         }
 
     def statistics(self, name: str | None, number: str | None) -> list[dict[str, Any]]:
@@ -208,7 +215,7 @@ class Models:
         """Loads a version, and has it score a blank image, which makes the first request quick."""
         version = self._source.load(name, number)
         session = open_session(version.model, "all", num_threads=1)
-        side = _check(session, version)
+        model = _check(session, version)
         batcher = Batcher(
             lambda images: np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0]),
             self._executor,
@@ -216,31 +223,23 @@ class Models:
             self._max_batch_size,
             metrics.make_batch_report(name, str(number)),
         )
-        return Loaded(mark, version.labels, side, batcher)
+        return Loaded(mark, version.labels, model, batcher)
 
 
-def _check(session: Any, version: Version) -> int:
-    """Holds a model to the interface that is served here, and returns its images' side in pixels.
+def _check(session: Session, version: Version) -> ModelFile:
+    """Checks a model's interface and labels, and returns what it takes.
 
     Raises:
-        UserError: it has another.
+        UserError: it is not a model of images, or has another number of labels.
     """
-    (image,), (scores,) = session.get_inputs(), session.get_outputs()
-    found = (image.name, image.type, image.shape, scores.name, scores.type)
-    batch, _, side, _ = image.shape
-    expected = (INPUT_NAME, FLOAT, [batch, 1, side, side], OUTPUT_NAME, FLOAT)
-    if found != expected or isinstance(batch, int) or not isinstance(side, int):
+    model = read_model(session, version.model_path)
+    count = num_scores(session, model)
+    if count != len(version.labels):
         raise UserError(
-            f"{version.model_path} has {found}, not {INPUT_NAME}, {FLOAT}, [batch, 1, 28, 28] and "
-            f"{OUTPUT_NAME}, {FLOAT}; export the run again"
+            f"{version.model_path} gives {count} scores for {len(version.labels)} labels; "
+            "publish the run again"
         )
-    (blank,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.zeros((1, 1, side, side), np.float32)})
-    if blank.shape != (1, len(version.labels)):
-        raise UserError(
-            f"{version.model_path} gives scores of shape {blank.shape} for "
-            f"{len(version.labels)} labels; publish the run again"
-        )
-    return side
+    return model
 
 
 def _log_champion(name: str, model: Model) -> None:

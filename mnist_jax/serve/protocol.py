@@ -31,6 +31,9 @@ MAX_PARAMETERS = 100  # of one tensor
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON that stands before binary tensors
 
 
+Shape = tuple[int, int, int]  # of a model's images: channels, height, width
+
+
 class RefusedError(Exception):
     """A request that gets no scores; the message tells the client what was expected instead."""
 
@@ -58,13 +61,13 @@ class Request:
     is_output_binary: bool
 
 
-def parse_rest(body: bytes, header_length: str | None, side: int) -> Request:
+def parse_rest(body: bytes, header_length: str | None, image_shape: Shape) -> Request:
     """Takes a request's body apart: JSON, and the binary tensors behind it.
 
     Args:
         body: the whole body.
         header_length: the header `Inference-Header-Content-Length`, where there was one.
-        side: of the model's images; JSON with many more values than they have is not parsed.
+        image_shape: of the model's images: JSON with many more values than they have is not parsed.
 
     Raises:
         RefusedError: it is not a request of the protocol.
@@ -77,7 +80,7 @@ def parse_rest(body: bytes, header_length: str | None, side: int) -> Request:
             raise _bad(f"{HEADER_LENGTH} is {header_length[:20]}", f"at most the body's {length}")
         length = int(header_length)
     head = body[:length]
-    _check_values(head, side)
+    _check_values(head, image_shape)
     try:
         message = orjson.loads(head)
     except orjson.JSONDecodeError as error:
@@ -94,15 +97,16 @@ def parse_rest(body: bytes, header_length: str | None, side: int) -> Request:
     return Request(request_id, _parse_tensors(inputs, body[length:]), _parse_output(message))
 
 
-def _check_values(head: bytes, side: int) -> None:
+def _check_values(head: bytes, image_shape: Shape) -> None:
     """Refuses JSON that would be slow to parse: a million empty lists take half a second.
 
     Nothing else runs meanwhile, in whatever thread. Each value stands behind a comma or is the
     first in its list or object.
     """
     num_values = head.count(b",") + head.count(b"[") + head.count(b"{")
+    channels, side, _ = image_shape
     # Pixels, rows, channels and images, each in a list, and what else stands in a request.
-    limit = MAX_IMAGES * (side * side + 2 * side + 4) + MAX_OTHER_VALUES
+    limit = MAX_IMAGES * (channels * (side * side + 2 * side + 2) + 2) + MAX_OTHER_VALUES
     if num_values > limit:
         raise _bad(
             f"the JSON has about {num_values} values",
@@ -221,8 +225,10 @@ def _check_parameters(parameters: Mapping[str, Any], owner: str) -> None:
             raise _bad(f"a parameter of {owner} is {name}", "tensors as data; no such extension")
 
 
-def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side} {side}"]:
-    """Returns the request's images, `side` pixels high and wide, float32 in 0 to 1.
+def read_images(
+    request: Request, image_shape: Shape
+) -> Float[np.ndarray, "batch channels side side"]:
+    """Returns the request's images, float32 in 0 to 1.
 
     Raises:
         RefusedError: a wrong count, name, type, shape or value; says which, and what was expected.
@@ -237,16 +243,15 @@ def read_images(request: Request, side: int) -> Float[np.ndarray, "batch 1 {side
         not isinstance(shape, list)
         or len(shape) != 4
         or not all(type(size) is int for size in shape)
-        or shape[1:] != [1, side, side]
+        or shape[1:] != list(image_shape)
         or not 1 <= shape[0] <= MAX_IMAGES
     ):
-        raise _bad(
-            f"shape is {_show(shape)}", f"[n, 1, {side}, {side}] with n from 1 to {MAX_IMAGES}"
-        )
+        sizes = ", ".join(map(str, image_shape))
+        raise _bad(f"shape is {_show(shape)}", f"[n, {sizes}] with n from 1 to {MAX_IMAGES}")
     values = _read_values(tensor.data, shape)
     low, high = values.min(), values.max()
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so put, NaN is refused as well
-        raise _bad(f"values are from {low:.9g} to {high:.9g}", "grey levels from 0 to 1")
+        raise _bad(f"values are from {low:.9g} to {high:.9g}", "levels from 0 to 1")
     if low < 0 or high > 1:
         values = values.clip(0, 1)
     return values.astype(np.float32).reshape(shape)

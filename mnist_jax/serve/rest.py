@@ -132,7 +132,7 @@ class _Endpoints:
             number, loaded, batcher = self._models.find(name, number)
             header_length = request.headers.get(protocol.HEADER_LENGTH)
             asked, images = await self._reader.parse(
-                len(body), partial(_read, body, header_length, loaded.side)
+                len(body), partial(_read, body, header_length, loaded.model.image_shape)
             )
             del body
         scores = await batcher.score(images)
@@ -140,10 +140,12 @@ class _Endpoints:
         return Response(answer, headers=headers)
 
 
-def _read(body: bytes, header_length: str | None, side: int) -> tuple[protocol.Request, np.ndarray]:
+def _read(
+    body: bytes, header_length: str | None, image_shape: protocol.Shape
+) -> tuple[protocol.Request, np.ndarray]:
     """Returns a request and its images."""
-    asked = protocol.parse_rest(body, header_length, side)
-    return asked, protocol.read_images(asked, side)
+    asked = protocol.parse_rest(body, header_length, image_shape)
+    return asked, protocol.read_images(asked, image_shape)
 
 
 def _asked(request: Request) -> tuple[str, str | None]:

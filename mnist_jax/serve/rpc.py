@@ -154,16 +154,16 @@ class _Calls:
             request.model_name, request.model_version or None
         )
         asked, images = await self._reader.parse(
-            request.ByteSize(), partial(_read, request, loaded.side)
+            request.ByteSize(), partial(_read, request, loaded.model.image_shape)
         )
         scores = await batcher.score(images)
         return answers.write_grpc(asked, request.model_name, number, scores)
 
 
-def _read(message: Any, side: int) -> tuple[protocol.Request, np.ndarray]:
+def _read(message: Any, image_shape: protocol.Shape) -> tuple[protocol.Request, np.ndarray]:
     """Returns a request and its images."""
     asked = protocol.parse_grpc(message)
-    return asked, protocol.read_images(asked, side)
+    return asked, protocol.read_images(asked, image_shape)
 
 
 def _serialize(answer: Message) -> bytes:

@@ -76,7 +76,8 @@ class Run:
         if sha256(model) != verified:
             raise UserError(f"{path} is not what was verified; scripts/export writes it again")
         labels = read_json(self._path / CONFIG)["dataset"]["class_names"]
-        return layout.Version(name, number, path, model, tuple(labels), {})
+        release = read_json(self._path / RELEASE)
+        return layout.Version(name, number, path, model, tuple(labels), release)
 
     @property
     def is_released(self) -> bool:
@@ -102,6 +103,44 @@ def find_source(path: Path) -> Source:
     if not layout.list_models(path):
         raise UserError(f"{path} holds no model; scripts/publish puts one there, or name a run")
     return Repository(path)
+
+
+def find_model(path: Path) -> layout.Version:
+    """Returns the one model that `path` means: of a run, a version or a file.
+
+    Args:
+        path: a run; a version's folder; a model in a repository, or a repository of one model, of
+            which the champion is taken; or an ONNX file, of which no labels are known here.
+
+    Raises:
+        UserError: it is none of these, or what is there is not what was verified or published.
+    """
+    place = path.resolve()  # `serving` is a link to a version
+    if not place.is_dir():
+        try:
+            return layout.Version(path.stem, 0, path, layout.read_file(place), (), {})
+        except OSError as error:
+            raise UserError(
+                f"{path}: {error.strerror}; name a run, a model of a repository or an .onnx file"
+            ) from error
+    if (place / layout.SUMS).is_file():
+        manifest, contents = layout.check_files(place)
+        labels = tuple(contents[layout.LABELS].decode().splitlines())
+        model = contents[layout.MODEL]
+        return layout.Version(place.name, 0, place / layout.MODEL, model, labels, manifest)
+    if (place / CONFIG).is_file():
+        source = find_source(path)
+        return source.load(next(iter(source.listings())), 1)
+    if layout.list_versions(place.parent, place.name):
+        number = layout.champion(place.parent, place.name)
+        return layout.load_version(place.parent, place.name, number)
+    names = layout.list_models(place)
+    if len(names) != 1:
+        choice = (
+            f"name one of them, as {path / names[0]}" if names else "name a run or a repository"
+        )
+        raise UserError(f"{path} holds {len(names)} models, {', '.join(names) or 'none'}; {choice}")
+    return layout.load_version(place, names[0], layout.champion(place, names[0]))
 
 
 def _mark(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -106,12 +106,15 @@ def test_javascript_gives_the_same_levels(tmp_path):
         case["expected"] = base64.b64encode(expected.tobytes()).decode()
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     script = (
-        "const r=require(process.argv[1]);const cs=JSON.parse(require('fs').readFileSync("
+        "const r=await import(process.argv[1]);const fs=await import('fs');"
+        "const cs=JSON.parse(fs.readFileSync("
         "process.argv[2]));let n=0;for(const c of cs){const v=new Uint8Array(Buffer.from(c.levels,"
         "'base64'));const o=Buffer.from(r.resample(v,c.h,c.w,c.c,c.side,c.fit)).toString('base64');"
         "if(o!==c.expected){throw new Error(JSON.stringify([c.h,c.w,c.c,c.side,c.fit]));}n++;}"
         "console.log(n)"
     )
-    command = [node, "-e", script, str(JS), str(tmp_path / "cases.json")]
+    module = tmp_path / "resample.mjs"  # older versions of Node take no .js file for a module
+    shutil.copy(JS, module)
+    command = [node, "--input-type=module", "-e", script, str(module), str(tmp_path / "cases.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == str(len(cases)), done.stderr

@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
-from sklearn.datasets import load_digits
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
 
 from mnist_jax import train
 from mnist_jax.data import digits
@@ -104,6 +105,53 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+NETWORK = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, *, num_classes, image_side, num_channels, rngs):
+        self.dense = nnx.Linear(image_side**2 * num_channels, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.dense(images.reshape(images.shape[0], -1))
+"""
+PHOTOGRAPHS = {
+    "\u4e2d\u56fd": "china.jpg",
+    "\u0446\u0432\u0435\u0442\u043e\u043a <b>": "flower.jpg",
+}
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """Pieces of two photographs in many sizes, in `train` and `test`, a class each."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for name, photograph in PHOTOGRAPHS.items():
+        whole = Image.fromarray(load_sample_image(photograph))
+        for split, count in (("train", 40), ("test", 12)):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                width, height = (int(size) for size in random.integers(20, 90, 2))
+                left, top = random.integers(0, 640 - width), random.integers(0, 427 - height)
+                piece = whole.crop((left, top, left + width, top + height))
+                piece.save(folder / split / name / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_run(tmp_path_factory, photographs):
+    """The folder of a released run on the photographs, in colour, 24 pixels a side, cropped."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "net.py").write_text(NETWORK)
+    flags = [f"--data={photographs}", f"--model-id={folder / 'net.py'}:Net", "--image-side=24"]
+    flags += ["--config.fit=crop", "--epochs=2", "--batch-size=8", "--skip-visualizations", "-q"]
+    flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx"]
+    flags += ["--max-inference-time-ms=1000"]
+    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+    assert train.main([*flags, *places]) == 0
+    return folder / "run"
+
+
 @pytest.fixture(scope="session")
 def models(run):
     """The content of two ONNX files of the same interface with different scores."""
@@ -113,6 +161,32 @@ def models(run):
     changed = numpy_helper.to_array(bias) + np.arange(10, dtype=np.float32)
     bias.CopyFrom(numpy_helper.from_array(changed, bias.name))
     return first, model.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Writes a model: `make_model(path, shape, classes, **metadata)` returns the path."""
+    return write_model
+
+
+def write_model(path, shape, classes, **metadata):
+    """Writes a linear network with random weights."""
+    size = int(np.prod(shape))
+    weights = np.random.default_rng(0).normal(size=(size, classes)).astype(np.float32) / size
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", classes])],
+        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -142,11 +216,13 @@ def promote():
     return promote_version
 
 
-def publish_version(repository: Path, name: str, number: int, model: bytes, damage=b"") -> Path:
+def publish_version(
+    repository: Path, name: str, number: int, model: bytes, damage=b"", labels="0123456789"
+) -> Path:
     """Puts a version where Triton and the server look for it, whole, by one rename."""
     files = {
         "model.onnx": model,
-        "labels.txt": "".join(f"{digit}\n" for digit in range(10)).encode(),
+        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
         "version": b"%d\n" % number,
     }
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}

@@ -76,7 +76,7 @@ def test_one_alone_does_not_wait_and_those_who_come_meanwhile_go_together():
 
 
 def test_too_much_waiting_is_refused_and_the_rest_is_answered(monkeypatch):
-    monkeypatch.setattr(batching, "MAX_WAITING_IMAGES", 5)
+    monkeypatch.setattr(batching, "MAX_WAITING_BYTES", make_images(0, 5).nbytes)
     model = Model()
 
     async def scenario(batcher):

@@ -14,6 +14,7 @@ from mnist_jax.serve import answers, protocol
 from mnist_jax.serve.protocol import RefusedError, messages
 
 SIDE = 4  # the protocol takes any; small images make small examples
+SHAPE = (1, SIDE, SIDE)
 IMAGES = npst.arrays(
     np.float32,
     st.integers(1, 5).map(lambda batch: (batch, 1, SIDE, SIDE)),
@@ -54,14 +55,14 @@ def as_message(images, raw):
 @given(IMAGES)
 def test_every_form_gives_the_images_it_was_made_from(images):
     requests = [
-        protocol.parse_rest(*as_json(images, images.tolist()), SIDE),
-        protocol.parse_rest(*as_json(images, images.ravel().tolist()), SIDE),
-        protocol.parse_rest(*as_bytes(images), SIDE),
+        protocol.parse_rest(*as_json(images, images.tolist()), SHAPE),
+        protocol.parse_rest(*as_json(images, images.ravel().tolist()), SHAPE),
+        protocol.parse_rest(*as_bytes(images), SHAPE),
         protocol.parse_grpc(as_message(images, raw=True)),
         protocol.parse_grpc(as_message(images, raw=False)),
     ]
     for request in requests:
-        found = protocol.read_images(request, SIDE)
+        found = protocol.read_images(request, SHAPE)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, images)
 
@@ -76,8 +77,8 @@ def test_any_json_is_read_or_refused(message):
         bodies.append({"inputs": [image], key: message})
     for body in bodies:
         try:
-            request = protocol.parse_rest(json.dumps(body).encode(), None, SIDE)
-            protocol.read_images(request, SIDE)
+            request = protocol.parse_rest(json.dumps(body).encode(), None, SHAPE)
+            protocol.read_images(request, SHAPE)
         except RefusedError as refusal:
             assert refusal.status == 400 and "expected" in str(refusal)
             assert len(str(refusal)) < 500
@@ -89,10 +90,10 @@ def test_a_binary_body_of_another_length_is_refused(images, length, header):
     for wrong in (str(length), header):
         if wrong != right:
             with pytest.raises(RefusedError):
-                protocol.read_images(protocol.parse_rest(body, wrong, SIDE), SIDE)
+                protocol.read_images(protocol.parse_rest(body, wrong, SHAPE), SHAPE)
     for cut in (body[:-1], body + b"\0"):
         with pytest.raises(RefusedError, match="bytes"):
-            protocol.read_images(protocol.parse_rest(cut, right, SIDE), SIDE)
+            protocol.read_images(protocol.parse_rest(cut, right, SHAPE), SHAPE)
 
 
 @given(npst.arrays(np.float32, st.integers(1, 5).map(lambda batch: (batch, 10))))
@@ -100,7 +101,7 @@ def test_answers_hold_the_scores(scores):
     image = describe(np.zeros((1, 1, SIDE, SIDE))) | {"data": [0] * 16}
     for is_binary in (False, True):
         asked = {"id": "7", "inputs": [image], "parameters": {"binary_data_output": is_binary}}
-        request = protocol.parse_rest(json.dumps(asked).encode(), None, SIDE)
+        request = protocol.parse_rest(json.dumps(asked).encode(), None, SHAPE)
         body, headers = answers.write_rest(request, "digits", "3", scores)
         length = int(headers.get(protocol.HEADER_LENGTH, len(body)))
         answer = json.loads(body[:length])
@@ -131,7 +132,7 @@ def test_a_message_that_contradicts_itself_is_refused(change, message):
     asked = as_message(np.zeros((1, 1, SIDE, SIDE), np.float32), raw=True)
     change(asked)
     with pytest.raises(RefusedError, match=message):
-        protocol.read_images(protocol.parse_grpc(asked), SIDE)
+        protocol.read_images(protocol.parse_grpc(asked), SHAPE)
 
 
 def test_numbers_of_another_kind_are_refused_not_converted():
@@ -151,4 +152,4 @@ def test_what_is_not_supported_is_refused_not_ignored():
     for name in ("classification", "shared_memory_region"):
         body = {"inputs": [image], "outputs": [{"name": "scores", "parameters": {name: 3}}]}
         with pytest.raises(RefusedError, match=name):
-            protocol.parse_rest(json.dumps(body).encode(), None, SIDE)
+            protocol.parse_rest(json.dumps(body).encode(), None, SHAPE)

@@ -128,7 +128,11 @@ def test_the_protocol_s_questions_are_answered_alike_both_ways(server):
                 ("digits", "2", "READY"),
             ]
     parameters = json.loads(ask(server, "/v2/models/digits")[1])["parameters"]
-    assert parameters == {"labels": list("0123456789"), "champion": "1"}
+    assert parameters == {
+        "labels": list("0123456789"),
+        "champion": "1",
+        "preparation": "ink",
+    }
 
 
 def test_the_request_s_id_comes_back(server):

@@ -18,18 +18,18 @@ export async function list() {
   return catalogue;
 }
 
-/** Returns {labels, side} of a version, once it is loaded; without one, of the champion. */
+/** Returns what the page's own `describe` does, once the version is loaded. */
 export async function describe(name, version, progress) {
   const number = version || catalogue[name].champion;
-  const session = await load(name, number, progress);
-  return { labels: catalogue[name].labels[number], side: session.inputMetadata[0].shape[3] };
+  await load(name, number, progress);
+  return { labels: catalogue[name].labels[number], ...catalogue[name].models[number] };
 }
 
-/** Returns {scores, version} of one image: side x side values from 0 to 1. */
-export async function score(name, version, image, side) {
+/** Returns {scores, version} of one image: values from 0 to 1, of a shape [channels, side, side]. */
+export async function score(name, version, image, sizes) {
   const number = version || catalogue[name].champion;
   const session = await load(name, number);
-  const input = new ort.Tensor("float32", image, [1, 1, side, side]);
+  const input = new ort.Tensor("float32", image, [1, ...sizes]);
   const { scores } = await session.run({ image: input });
   return { scores: scores.data, version: number };
 }

@@ -1,11 +1,13 @@
-// The field that is drawn on: with a mouse, a finger, a pen, or the keyboard.
+// The field that is drawn on, with a mouse, a finger, a pen, or the keyboard, or that shows a picture.
 
 import { Blocks, inkOfBlocks } from "./picture.js";
+import { imageOfData } from "./resample.js";
 import { drawLine, FIELD_PX, Ink, PEN_RADIUS_PX } from "./preprocess.js";
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STEP_PX = 10;
 const SMALL_STEP_PX = 3;
+const MOST_PIXELS = 5e7; // of a picture, as in Python
 const STRIP_PIXELS = 2e6; // of a picture are read at once: a phone can hold that beside the picture
 
 export class Field {
@@ -17,6 +19,7 @@ export class Field {
   #pen = null; // where the keyboard's is, once it was used
   #held = new Set();
   isDrawing = false;
+  isForDrawing = true; // else it shows pictures alone
 
   /** Calls `changed` after every change; what is shown is up to the canvas's color. */
   constructor(canvas, changed) {
@@ -43,6 +46,11 @@ export class Field {
     return this.#picture?.ink ?? this.#ink;
   }
 
+  /** Returns the picture as a model of the user's own sees it: levels [side, side, channels]. */
+  imageOfPicture(side, channels, fit) {
+    return imageOfData(dataOf(this.#picture.bitmap), side, channels, fit);
+  }
+
   clear() {
     this.#strokes = [];
     this.#picture = null;
@@ -64,14 +72,17 @@ export class Field {
     } catch {
       throw new Error("This browser cannot open that file as a picture.");
     }
-    const ink = inkOfBlocks(await blocksOf(bitmap));
+    if (bitmap.width * bitmap.height > MOST_PIXELS) {
+      throw new Error(`This picture has more than ${MOST_PIXELS / 1e6} million pixels.`);
+    }
+    const ink = this.isForDrawing ? inkOfBlocks(await blocksOf(bitmap)) : null;
     this.#strokes = [];
     this.#picture = { bitmap, ink };
     this.#redraw();
   }
 
   #begin(event) {
-    if (!event.isPrimary || event.button !== 0) return;
+    if (!this.isForDrawing || !event.isPrimary || event.button !== 0) return;
     this.#canvas.setPointerCapture(event.pointerId);
     this.#pen = null;
     this.#start(this.#place(event));
@@ -109,7 +120,7 @@ export class Field {
   }
 
   #press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.isForDrawing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in STEPS) {
       this.#held.add(event.key);
       const size = event.shiftKey ? SMALL_STEP_PX : STEP_PX;
@@ -199,4 +210,12 @@ async function blocksOf(bitmap) {
     await new Promise((resume) => setTimeout(resume)); // so that the page stays alive
   }
   return blocks;
+}
+
+/** Reads a bitmap whole, one to one. */
+function dataOf(bitmap) {
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, width, height);
 }

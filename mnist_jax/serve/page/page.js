@@ -3,14 +3,40 @@
 import { Field } from "./field.js";
 import { holdsSeveral } from "./picture.js";
 import { IMAGE_PX, imageOfInk, inTheMiddle, modelInput, NoInkError } from "./preprocess.js";
+import { inPlanes } from "./resample.js";
 import * as scorer from "./scorer.js";
 
 const get = (id) => document.getElementById(id);
 const CHAMPION = ""; // the version that the server chooses
+const INK = "ink"; // what is drawn, or stands out from paper; other models take pictures as they are
+const FEW = 10; // classes whose scores are all shown
+const BEST = 5; // of more, until all are asked for
+const WORDS = {
+  drawing: {
+    shown: "You draw",
+    answered: "and reads",
+    invitation: "Draw a digit here",
+    empty: "Nothing to read yet: draw a digit, or open a picture.",
+    hint: "A picture can also be pasted or dropped on the field. One digit at a time.",
+    seen: "few pixels, white on black",
+    field: "Drawing field",
+  },
+  pictures: {
+    shown: "You show",
+    answered: "and says",
+    invitation: "Open a picture, or paste or drop it here",
+    empty: "Nothing to see yet: open a picture.",
+    hint: "A picture can also be pasted or dropped on the page. It is prepared as in training.",
+    seen: "your picture, in the model's pixels",
+    field: "Your picture",
+  },
+};
 
 let models = {};
 let labels = []; // of the chosen version's classes; none until it is ready
-let side = IMAGE_PX; // of the images it takes
+let [channels, side] = [1, IMAGE_PX]; // of the images it takes
+let preparation = INK; // how a picture becomes one
+let rows = []; // of the table of scores, in the order of the labels
 let answer = null; // what the last scores said, in words
 let isBehind = false;
 let isReading = false;
@@ -43,9 +69,9 @@ async function readOnce() {
   get("invitation").hidden = !field.isEmpty;
   let image;
   try {
-    image = inTheMiddle(imageOfInk(field.ink), side);
+    image = imageOnField();
   } catch (error) {
-    showSeen(new Uint8Array(side * side));
+    showSeen(new Uint8Array(side * side * channels));
     if (!(error instanceof NoInkError)) throw error;
     if (!field.isEmpty) throw wrongInput("No ink stands out in this picture.");
     return showScores(null);
@@ -54,9 +80,10 @@ async function readOnce() {
   const asked = labels;
   if (!asked.length) return; // no model is chosen yet
   const name = get("model").value;
-  const input = modelInput(image);
+  const input = modelInput(inPlanes(image, channels));
+  const sizes = [channels, side, side];
   const begin = performance.now();
-  const { scores, version } = await scorer.score(name, get("version").value, input, side);
+  const { scores, version } = await scorer.score(name, get("version").value, input, sizes);
   const latency = performance.now() - begin;
   if (field.isEmpty || asked !== labels) return; // cleared, or another model chosen, meanwhile
   if (get("version").value === CHAMPION && version !== models[name].champion) {
@@ -66,12 +93,19 @@ async function readOnce() {
   get("latency").textContent = `${name}, version ${version}: ${latency.toFixed(1)} ms ${scorer.MEASURED}`;
   showScores(scores);
   if (field.isDrawing || isBehind) return;
-  if (labels.every((label) => /^[0-9]$/.test(label)) && holdsSeveral(field.ink)) {
+  if (preparation === INK && labels.every((label) => /^[0-9]$/.test(label)) && holdsSeveral(field.ink)) {
     showState("one digit at a time");
     say("This looks like several digits. Draw or show one digit at a time.", true);
   } else {
     say(answer);
   }
+}
+
+/** Returns what is drawn or shown as the model sees it: levels [side, side, channels]. */
+function imageOnField() {
+  if (preparation === INK) return inTheMiddle(imageOfInk(field.ink), side);
+  if (field.isEmpty) throw new NoInkError();
+  return field.imageOfPicture(side, channels, preparation);
 }
 
 function wrongInput(message) {
@@ -98,15 +132,20 @@ function showSeen(image) {
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const pixels = context.createImageData(side, side);
-  image.forEach((level, i) => pixels.data.set([level, level, level, 255], 4 * i));
+  for (let i = 0; i < side * side; i++) {
+    const color = channels === 3 ? image.subarray(3 * i, 3 * i + 3) : Array(3).fill(image[i]);
+    pixels.data.set([...color, 255], 4 * i);
+  }
   context.putImageData(pixels, 0, 0);
 }
 
 /** Shows one score a class, or none of them. */
 function showScores(scores) {
-  const rows = [...get("scores").tBodies[0].rows];
   const order = scores ? rows.map((_, i) => i).sort((a, b) => scores[b] - scores[a]) : [];
   const [first, second] = order;
+  if (rows.length > FEW) {
+    get("scores").tBodies[0].replaceChildren(...(scores ? order.map((i) => rows[i]) : rows));
+  }
   rows.forEach((row, i) => {
     row.classList.toggle("first", i === first);
     row.querySelector("i").style.transform = `scaleX(${scores ? scores[i] : 0})`;
@@ -114,10 +153,16 @@ function showScores(scores) {
     row.cells[2].title = scores ? scores[i] : "";
   });
   get("answer").textContent = scores ? labels[first] : labels.length ? "nothing yet" : "loading";
-  get("answer").className = !scores ? "none" : labels[first].length > 1 ? "word" : "";
+  get("answer").className = scores ? sizeOf(labels[first]) : "none";
   get("second").textContent = scores && scores[second] >= 0.1 ? `or ${labels[second]}` : "";
   const told = (i) => `${labels[i]}, score ${scores[i].toFixed(3)}`;
   answer = scores && `${told(first)}${scores[second] >= 0.1 ? `; or ${told(second)}` : ""}`;
+}
+
+/** Returns the style in which a class's name fills the answer's square. */
+function sizeOf(label) {
+  const length = [...label].length;
+  return length <= 1 ? "" : length <= 12 ? "word" : "word long";
 }
 
 /** Says something on the page, and to those who listen to it. */
@@ -131,7 +176,7 @@ function say(text, isWrong = false) {
 
 function sayAnswer() {
   if (retry) retry();
-  else if (field.isEmpty) say("Nothing to read yet: draw a digit, or open a picture.", true);
+  else if (field.isEmpty) say(words().empty, true);
   else if (answer) say(answer);
 }
 
@@ -173,12 +218,14 @@ async function chooseVersion() {
     get("latency").textContent = "";
   }
   if (chosen[0] !== get("model").value || chosen[1] !== get("version").value) return;
-  ({ labels, side } = found);
-  const rows = labels.map((label) => {
+  ({ labels, side, channels, preparation } = found);
+  setKind();
+  rows = labels.map((label) => {
     const row = document.createElement("tr");
     const name = document.createElement("th");
     name.scope = "row";
-    name.textContent = label;
+    name.textContent = name.title = label;
+    name.dir = "auto";
     const bar = row.insertCell();
     bar.className = "bar";
     bar.append(document.createElement("div"));
@@ -188,8 +235,37 @@ async function chooseVersion() {
     return row;
   });
   get("scores").tBodies[0].replaceChildren(...rows);
+  showAll(rows.length <= FEW);
   showScores(null);
   if (!field.isEmpty) read();
+}
+
+/** Shows the scores of all classes, or of the best. */
+function showAll(isAll) {
+  get("scores").style.setProperty("--rows", rows.length);
+  get("scores").classList.toggle("many", rows.length > FEW);
+  get("scores").classList.toggle("all", isAll);
+  get("all").hidden = rows.length <= FEW;
+  get("all").textContent = isAll ? `Show the best ${BEST}` : `Show all ${rows.length} classes`;
+  get("all").ariaExpanded = isAll;
+}
+
+function words() {
+  return preparation === INK ? WORDS.drawing : WORDS.pictures;
+}
+
+/** Makes the page one for drawing, or one for pictures. */
+function setKind() {
+  const isForDrawing = preparation === INK;
+  if (isForDrawing !== field.isForDrawing) field.clear();
+  field.isForDrawing = isForDrawing;
+  document.body.classList.toggle("pictures", !isForDrawing);
+  for (const part of ["shown", "answered", "invitation", "hint"]) {
+    get(part).textContent = words()[part];
+  }
+  get("seen").ariaLabel = words().seen;
+  get("field").ariaLabel = words().field;
+  get("undo").hidden = get("keys").hidden = !isForDrawing;
 }
 
 /** Shows how much of a model has come: bytes, of how many if that is known. */
@@ -225,6 +301,8 @@ for (const action of ["undo", "clear"]) {
 }
 get("retry").addEventListener("click", () => retry?.());
 get("open").addEventListener("click", () => get("file").click());
+get("field").addEventListener("click", () => field.isForDrawing || get("file").click());
+get("all").addEventListener("click", () => showAll(!get("scores").matches(".all")));
 get("file").addEventListener("change", orSay(async ({ target }) => {
   await open(target.files[0]);
   target.value = ""; // the same file can be opened again

@@ -17,15 +17,20 @@ export async function list() {
   return models;
 }
 
-/** Returns {labels, side}: of a version's classes, and of its images; without one, the champion's. */
+/**
+ * Returns {labels, side, channels, preparation} of a version, or of the champion: its classes, the
+ * sizes of its images, and how a picture becomes one.
+ */
 export async function describe(name, version) {
   const { parameters, inputs } = await ask(address(name, version));
-  return { labels: parameters.labels, side: inputs[0].shape[3] };
+  const { labels, preparation } = parameters;
+  const [, channels, side] = inputs[0].shape;
+  return { labels, side, channels, preparation };
 }
 
-/** Returns {scores, version} of one image: side x side values from 0 to 1. */
-export async function score(name, version, image, side) {
-  const shape = [1, 1, side, side];
+/** Returns {scores, version} of one image: values from 0 to 1, of a shape [channels, side, side]. */
+export async function score(name, version, image, sizes) {
+  const shape = [1, ...sizes];
   const input = { name: "image", shape, datatype: "FP32", data: Array.from(image) };
   const answer = await ask(`${address(name, version)}/infer`, { inputs: [input] });
   const output = answer.outputs.find(({ name }) => name === "scores");

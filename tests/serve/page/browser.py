@@ -93,14 +93,20 @@ class Browser:
 
     def seen(self):
         """Returns the pixels that are shown as what the model sees, uint8 `[side, side]`."""
+        colours = self.seen_in_colour()
+        assert (colours == colours[..., :1]).all()
+        return colours[..., 0]
+
+    def seen_in_colour(self):
+        """Returns the same as uint8 `[side, side, 3]`."""
         side = self.script("return seen.width")
         pixels = self.script(
             "const context = seen.getContext('2d');"
             f"return Array.from(context.getImageData(0, 0, {side}, {side}).data)"
         )
         rgba = np.array(pixels, np.uint8).reshape(side, side, 4)
-        assert (rgba[..., :3] == rgba[..., :1]).all() and (rgba[..., 3] == 255).all()
-        return rgba[..., 0]
+        assert (rgba[..., 3] == 255).all()
+        return rgba[..., :3]
 
     def scores(self):
         """Returns the scores in full, as the table has them for who points at one."""

@@ -67,6 +67,7 @@ def test_the_site_is_complete_and_names_no_other_host(run, trusted, tmp_path, ca
             "champion": "1",
             "versions": ["1"],
             "labels": {"1": list("0123456789")},
+            "models": {"1": {"side": 28, "channels": 1, "preparation": "ink"}},
         }
     }
     for member, name in demo.RUNTIME.items():
