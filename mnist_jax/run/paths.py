@@ -9,6 +9,7 @@ VERIFICATION = "logs/verification.json"
 RELEASE = "logs/release.json"
 DATA_REPORT = "logs/data_report.json"  # of the user's own pictures
 ROBUSTNESS = "logs/robustness.json"
+RUNTIMES = "logs/runtimes.json"
 CAPSULES = "logs/capsules.npz"
 TENSORBOARD = "logs/tensorboard"
 RELEASED = "models/checkpoint"
