@@ -26,6 +26,7 @@ from mnist_jax.models.network import scores
 # From opset 18 on these take their axes as an input; ReduceSum does so already in 13.
 REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
 REDUCTIONS += ("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+PADDED = ("Conv", "MaxPool", "AveragePool")
 
 
 class ExportError(UserError):
@@ -71,6 +72,7 @@ def to_bytes(
         proto.producer_name, proto.producer_version = "mnist_jax", ""
         onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+        _pad_explicitly(proto.graph)
     except Exception as error:  # a converter can fail in any way, and all mean the same here
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX: {_operation_at_fault(error)}"
@@ -209,6 +211,33 @@ def _axes_as_attribute(reduction: onnx_ir.Node) -> None:
         values = [int(axis) for axis in axes.const_value.numpy()]
         reduction.attributes["axes"] = onnx_ir.AttrInt64s("axes", values)
         reduction.resize_inputs(1)
+
+
+def _pad_explicitly(graph: onnx.GraphProto) -> None:
+    """Writes the padding "SAME" in pixels: by that name OpenCV 5 pads wrongly under strides."""
+    sizes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim[2:]]
+        for value in (*graph.input, *graph.value_info)
+    }
+    kernels = {array.name: list(array.dims[2:]) for array in graph.initializer}
+    for node in graph.node:
+        facts = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        if node.op_type not in PADDED or facts.get("auto_pad") != b"SAME_UPPER":
+            continue
+        sides = sizes.get(node.input[0], [])
+        windows = facts.get("kernel_shape") or kernels.get(node.input[1], [])
+        if not sides or 0 in sides or len(windows) != len(sides):
+            continue  # not known here: the name stays
+        ones = [1] * len(sides)
+        strides, dilations = facts.get("strides", ones), facts.get("dilations", ones)
+        before, after = [], []
+        for side, window, stride, dilation in zip(sides, windows, strides, dilations, strict=True):
+            reach = (-(-side // stride) - 1) * stride + (window - 1) * dilation + 1
+            missing = max(0, reach - side)
+            before.append(missing // 2)
+            after.append(missing - missing // 2)
+        (named,) = [entry for entry in node.attribute if entry.name == "auto_pad"]
+        named.CopyFrom(onnx.helper.make_attribute("pads", before + after))
 
 
 @contextlib.contextmanager

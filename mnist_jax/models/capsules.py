@@ -4,8 +4,8 @@ All of it is float32, whatever precision the convolutions before it have. A leng
 sum of squares plus `EPSILON`, so that its gradient at the zero vector is zero and not NaN (which
 `jnp.linalg.norm` gives by design, jax-ml/jax issue 3058).
 
-Votes lie as `[batch, inputs, classes * dims]`, class by class: so they come out of the product with
-the weights, and so the routing reads them, without a transposition in between.
+Votes lie as `[batch, inputs, classes * dims]`, class by class: so the routing reads them, without a
+transposition of its own.
 """
 
 import math
@@ -74,10 +74,12 @@ def cast_votes(
     """Returns what each input capsule predicts of each class capsule: a matrix of its own times it.
 
     Sabour et al. 2017, equation 2, on the left. `columns` is classes times dims of a class capsule.
+    One product for each input, of all examples: as quick in ONNX Runtime as one for each example
+    and input, quicker for many, and right in OpenCV 5, which computes products wrongly whose
+    constant is to be repeated for each example.
     """
-    batch, inputs, input_dims = capsules.shape
-    votes = _product(capsules.reshape(batch, inputs, 1, input_dims), weights)
-    return votes.reshape(batch, inputs, weights.shape[-1])
+    votes = _product(jnp.swapaxes(capsules, 0, 1), weights)
+    return jnp.swapaxes(votes, 0, 1)
 
 
 def dynamic_routing(

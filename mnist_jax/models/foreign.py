@@ -56,7 +56,7 @@ def place(
 
     Args:
         arrays: by the file's names.
-        params: the network's, for their names, shapes and dtypes.
+        params: the network's, or what `jax.eval_shape` gives, for names, shapes and dtypes.
         model_state: likewise; image mean and deviation are left as they are, but by files of ours.
         origin: whose layout they have: `torch`, `keras` or `ours`.
         model_id: the network's.
@@ -94,7 +94,7 @@ def place(
         name = "/".join(str(key.key) for key in path)
         if new[name] is not None:
             return new[name]
-        return np.zeros_like(leaf) if name.startswith(DECODER) else leaf
+        return np.zeros(leaf.shape, leaf.dtype) if name.startswith(DECODER) else leaf
 
     tree = jax.tree.map_with_path(choose, {"params": params, "model_state": model_state})
     names = {one.ours: one.theirs for one in places if one.ours is not None}
@@ -235,6 +235,12 @@ def absorb_scale(model_id: str, params: Any, model_state: Any, scale: float) -> 
     """
     if scale == 1:
         return params, model_state
+    if model_id == "mnist_capsule_v1":
+        first = params["conv1"]
+        return {
+            **params,
+            "conv1": {**first, "kernel": first["kernel"] * np.float32(scale)},
+        }, model_state
     if model_id not in ("mnist_efficient_capsule_v1", "mnist_hvc_capsule_v1"):
         raise UserError(
             f"input-divisor is {255 / scale:g}, but must be 255 for {model_id}; scale the weights "

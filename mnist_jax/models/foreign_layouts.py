@@ -27,6 +27,18 @@ def _cnn() -> list[Place]:
     ]
 
 
+def _sabour() -> list[Place]:
+    """The port of Sabour's network in github.com/EscVM/Efficient-CapsNet."""
+    return [
+        Place("params/conv1/kernel", "conv2d/kernel"),
+        Place("params/conv1/bias", "conv2d/bias"),
+        Place("params/primary_conv/kernel", "primary_caps/kernel"),
+        Place("params/primary_biases", "primary_caps/biases", np.ravel),
+        Place("params/vote_weights", "digit_caps/W"),
+        Place("params/class_biases", "digit_caps/biases"),
+    ]
+
+
 def _efficient() -> list[Place]:
     """The network of github.com/EscVM/Efficient-CapsNet; votes `[classes, inputs, dims, dims]`."""
     places = []
@@ -85,6 +97,7 @@ def _votes_first(weights: np.ndarray) -> np.ndarray:
 # Where what others' code saves goes, by network and layout.
 LAYOUTS: dict[tuple[str, str], Callable[[], list[Place]]] = {
     ("mnist_cnn_v1", "torch"): _cnn,
+    ("mnist_capsule_v1", "keras"): _sabour,
     ("mnist_efficient_capsule_v1", "keras"): _efficient,
     ("mnist_hvc_capsule_v1", "keras"): _hvc,
 }

@@ -109,11 +109,13 @@ class HVCCapsNet(nnx.Module):
             if (index + 1) % CONVS_PER_BRANCH == 0:
                 branch = len(capsules)
                 weights = self.branch_weights[branch][...]
-                dims, places, classes = weights.shape
+                dims, places, _ = weights.shape
                 by_dim = jnp.transpose(x.astype(jnp.float32), (0, 3, 1, 2))
-                # Multiply each place's capsule by its weights dim by dim, and sum over the places.
-                sums = jnp.matmul(by_dim.reshape(-1, dims, 1, places), weights)
-                sums = jnp.transpose(sums.reshape(-1, dims, classes), (0, 2, 1))
+                by_dim = by_dim.reshape(-1, dims, places)
+                # Multiply each place's capsule by its weights dim by dim, and sum over the places:
+                # one product for each dim, of all examples, as in `cast_votes`.
+                sums = jnp.matmul(jnp.swapaxes(by_dim, 0, 1), weights)
+                sums = jnp.transpose(sums, (1, 2, 0))
                 branch_norm = self.branch_norms[branch]
                 capsules.append(nnx.relu(branch_norm(sums)))
         return capsules

@@ -11,6 +11,7 @@ from pathlib import Path
 from mnist_jax import command
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, sha256
+from mnist_jax.release import inputs, runtimes
 from mnist_jax.repository import layout, sign
 from mnist_jax.run import paths
 
@@ -22,17 +23,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--public-key", type=Path, metavar="KEY", help="demand signatures that hold for it (PEM)"
     )
+    parser.add_argument(
+        "--runtimes",
+        action="store_true",
+        help="of a run: compute test images in every ONNX runtime that is installed too",
+    )
+    inputs.add_flags(parser)
     return command.run(parser, arguments, _act)
 
 
 def _act(options: argparse.Namespace) -> int:
     path, is_well = options.path.absolute(), True
+    if options.runtimes and not _is_run(path):
+        raise UserError(f"{path} is not a run, and --runtimes needs its test images; name a run")
     for part in _parts(path):
         try:
             print(f"ok    {_check(part, options.public_key)}")
         except UserError as error:
             print(f"FAIL  {error}", file=sys.stderr)
             is_well = False
+    if options.runtimes and is_well:
+        return runtimes.check(path, options)
     return 0 if is_well else 1
 
 

@@ -10,6 +10,7 @@ RELEASE = "logs/release.json"
 DATA_REPORT = "logs/data_report.json"  # of the user's own pictures
 ROBUSTNESS = "logs/robustness.json"
 MISTAKES = "model_card/mistakes.csv"
+RUNTIMES = "logs/runtimes.json"
 CAPSULES = "logs/capsules.npz"
 TENSORBOARD = "logs/tensorboard"
 RELEASED = "models/checkpoint"

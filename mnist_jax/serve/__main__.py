@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import math
 import re
+import resource
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from grpc_health.v1._async import HealthServicer
 from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
 from mnist_jax.serve import metrics, rest, rpc
-from mnist_jax.serve.connections import BoundedProtocol
+from mnist_jax.serve.connections import MAX_CONNECTIONS, BoundedProtocol
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.reading import Reader
 from mnist_jax.serve.sources import Run, find_source
@@ -30,11 +31,12 @@ LOGGER = logging.getLogger("mnist_jax.serve")
 
 POLL_S = 1.0
 TICK_S = 0.1  # uvicorn's
+KEEP_ALIVE_S = 75  # for the next request on a connection
 DRAIN_S = 6  # that requests have to end when the server is told to stop
 CUT_S = 2  # that those have to end whose connection is cut then
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-MAX_CONNECTIONS = 1024  # over HTTP; uvicorn answers 503 to the requests of further ones
 BACKLOG = 1024  # connections that the kernel keeps until they are accepted
+MAX_FILES = 4 * MAX_CONNECTIONS  # open at a time, gRPC's connections and the models among them
 
 
 def make_parser() -> Parser:
@@ -116,6 +118,7 @@ def serve(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     logging.raiseExceptions = False  # a log that nobody reads any more must not stop the server
     LOGGER.setLevel(logging.INFO)
+    _allow_files()
     source = find_source(options.path)
     if isinstance(source, Run) and not source.is_released:
         LOGGER.warning("the criteria refused this run: its model is served for a look only")
@@ -136,8 +139,7 @@ def serve(options: argparse.Namespace) -> int:
             access_log=options.access_log,
             server_header=False,
             backlog=BACKLOG,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S + CUT_S,
         )
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
@@ -200,6 +202,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _allow_files() -> None:
+    """Raises the limit on open files, which is 1024 in most shells, where this is permitted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _watch(models: Models, health: HealthServicer) -> None:

@@ -8,6 +8,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MAX_CONNECTIONS = 1024  # that are served; further ones get 503, and twice as many no answer
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests that wait for the answer to another on their connection
@@ -31,7 +32,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     uvicorn with httptools knows no limits on heads, chunk extensions, trailers and their time;
     drops the body of a request that offers an upgrade and reads it as the next request; answers
-    a broken request before the one in front of it; and forgets a client that half-closes.
+    a broken request before the one in front of it; and forgets a client that half-closes. Its
+    limit on connections, once reached, refuses every request, also on those that were there before.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,6 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: Any = None  # the cycle whose request is being answered
         self._is_in_body = False
         self._is_over = False  # nothing more is read
+        self._is_surplus = False
         self._upgrade_head: bytes | None = None
         self._num_headers = self._head_bytes = self._body_bytes = 0
         self._frame_bytes = 0  # received of the current request, without its body
@@ -48,7 +51,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Starts the clock: the first request has to come."""
         super().connection_made(transport)
-        self._start_clock(MAX_HEAD_S)
+        self._is_surplus = len(self.connections) > MAX_CONNECTIONS
+        if len(self.connections) > 2 * MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._start_clock(MAX_HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the clock, and tells the application."""
@@ -138,6 +145,8 @@ class BoundedProtocol(HttpToolsProtocol):
         num_hosts = sum(name == b"host" for name, _ in self.headers)
         if num_hosts > 1 or (version == "1.1" and num_hosts == 0):
             raise _ViolationError(400, f"a request has {num_hosts} Host headers; it must have one")
+        if self._is_surplus:
+            raise _ViolationError(503, "too many connections are open; try again later")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _ViolationError(429, "too many requests wait on this connection")
         super().on_headers_complete()

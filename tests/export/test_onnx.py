@@ -226,3 +226,36 @@ def test_what_jax2onnx_cannot_convert_is_one_clear_line():
     ) as e:
         to_bytes(Positional(), (28, 28, 1), {})
     assert "\n" not in str(e.value)
+
+
+def conv(size, strides, dilation=1):
+    return nnx.Conv(
+        1, 2, size, strides=strides, kernel_dilation=dilation, padding="SAME", rngs=nnx.Rngs(0)
+    )
+
+
+@pytest.mark.parametrize("side", [27, 28])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        conv((3, 3), 2),
+        conv((5, 2), (3, 1)),
+        conv((3, 3), 1, dilation=3),
+        conv((1, 1), 2),
+        Pool(nnx.max_pool, "SAME"),
+        Pool(nnx.avg_pool, "SAME"),
+    ],
+    ids=["stride", "oblong", "dilated", "point", "max", "mean"],
+)
+def test_the_padding_same_is_written_in_pixels(layer, side):
+    """By name, OpenCV 5 pads wrongly under strides."""
+    network = Network(layer)
+    exported = to_bytes(network, (side, side, 1), {})
+    graph = onnx.load_from_string(exported).graph
+    (node,) = [node for node in graph.node if node.op_type in onnx_export.PADDED]
+    assert {entry.name for entry in node.attribute} & {"auto_pad", "pads"} == {"pads"}
+    images = np.random.default_rng(0).random((3, side, side, 1), np.float32)
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"image": images.transpose(0, 3, 1, 2)})
+    expected = network_module.scores(network, jnp.asarray(images))
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,5 +1,6 @@
 """Weights of other people's code: their golden outputs, and what does not fit."""
 
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,18 @@ from flax import nnx
 from mnist_jax import models
 from mnist_jax.data.idx import read_idx
 from mnist_jax.errors import UserError
+from mnist_jax.export import weight_files
 from mnist_jax.models import foreign
 from mnist_jax.models.network import rebuild, take_apart
 
 
-def network(model_id, **facts):
-    return take_apart(models.build(model_id, num_classes=10, rngs=nnx.Rngs(0), **facts))
+def build(model_id):
+    return models.build(model_id, num_classes=10, rngs=nnx.Rngs(0))
+
+
+def shapes(model_id):
+    """A network's parts without arrays, whose weights take seconds to draw."""
+    return take_apart(nnx.eval_shape(lambda: build(model_id)))
 
 
 def golden(real_data, name):
@@ -31,7 +38,7 @@ def first_images(real_data, number):
 
 
 def imported(model_id, weights, scale):
-    structure, params, model_state = network(model_id)
+    structure, params, model_state = shapes(model_id)
     placed = foreign.place(
         weights, params, model_state, origin="keras", model_id=model_id, is_ordered=True
     )
@@ -61,6 +68,83 @@ def test_homogeneous_capsules_are_their_authors(real_data):
     np.testing.assert_allclose(logits, told["logits"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def sabours_port(tmp_path_factory):
+    """A Keras file as EscVM's port saves it, network and decoder, and its arrays by name."""
+    sizes = {
+        "conv2d/kernel:0": (9, 9, 1, 256),
+        "conv2d/bias:0": (256,),
+        "primary_caps/kernel:0": (9, 9, 256, 256),
+        "primary_caps/biases:0": (32, 8),
+        "digit_caps/W:0": (1152, 8, 160),
+        "digit_caps/biases:0": (10, 16),
+        "dense/kernel:0": (160, 512),
+        "dense/bias:0": (512,),
+        "dense_1/kernel:0": (512, 1024),
+        "dense_1/bias:0": (1024,),
+        "dense_2/kernel:0": (1024, 784),
+        "dense_2/bias:0": (784,),
+    }
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("keras") / "capsnet.h5"
+    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in sizes.items()}
+    for name, factor in (("conv2d/kernel:0", 0.1), ("digit_caps/W:0", 0.1)):
+        arrays[name] *= np.float32(factor)
+    arrays["primary_caps/kernel:0"] *= np.float32(0.02)
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["Original_CapsNet", "Generator"]
+        for layer in file.attrs["layer_names"]:
+            names = [name for name in arrays if name.startswith("dense") == (layer == "Generator")]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = names
+            for name in names:
+                group[name] = arrays[name]
+    return path, arrays
+
+
+def test_a_port_of_sabours_network_is_what_its_papers_say(sabours_port, reference, real_data):
+    path, arrays = sabours_port
+    weights = weight_files.read(path)
+    structure, params, model_state = shapes("mnist_capsule_v1")
+    placed = foreign.place(
+        weights.arrays,
+        params,
+        model_state,
+        origin=weights.origin,
+        model_id="mnist_capsule_v1",
+        is_ordered=weights.is_ordered,
+    )
+    assert placed.has_decoder and placed.names["params/decoder/dense3/bias"].endswith("2/bias:0")
+    scaled = foreign.absorb_scale("mnist_capsule_v1", placed.params, placed.model_state, 255 / 256)
+    model = rebuild(structure, *jax.tree.map(jnp.asarray, scaled))
+    image = first_images(real_data, 1)
+    capsules = model(image)
+
+    at = {name: reference.float64(array) for name, array in arrays.items()}
+    x = reference.float64(image) * 255 / 256  # the port divides pixels by 256
+    x = np.maximum(reference.convolve(x, at["conv2d/kernel:0"]) + at["conv2d/bias:0"], 0)
+    x = reference.convolve(x, at["primary_caps/kernel:0"], 2).reshape(-1, 32, 8) / 32
+    primary = [reference.squash(s) for s in (x + at["primary_caps/biases:0"]).reshape(-1, 8)]
+    votes = reference.cast_votes(primary, at["digit_caps/W:0"], 16)
+    expected = reference.dynamic_routing(votes, at["digit_caps/biases:0"], 3)
+    np.testing.assert_allclose(capsules[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_published_file_of_another_network_is_refused_by_name(real_data):
+    """Its trunk has instance normalisation and two views of each object: no network of ours."""
+    weights = weight_files.read(real_data / "golden" / "efficient_capsnet_SMALLNORB.h5")
+    assert weights.arrays["CapsNet/digit_caps/W:0"].shape == (5, 16, 8, 16)
+    _, params, model_state = shapes("mnist_efficient_capsule_v1")
+    with pytest.raises(UserError, match=r"lacks conv2d/kernel.*it holds CapsNet/conv2d_4/kernel"):
+        foreign.place(
+            weights.arrays,
+            params,
+            model_state,
+            origin=weights.origin,
+            model_id="mnist_efficient_capsule_v1",
+            is_ordered=weights.is_ordered,
+        )
+
+
 def cnn_of_torch():
     shapes = {"conv1": (32, 1, 3, 3), "conv2": (64, 32, 3, 3), "fc1": (128, 9216), "fc2": (10, 128)}
     arrays, rng = {}, np.random.default_rng(0)
@@ -71,7 +155,7 @@ def cnn_of_torch():
 
 
 def place(arrays, **options):
-    _, params, model_state = network("mnist_cnn_v1")
+    _, params, model_state = shapes("mnist_cnn_v1")
     facts = {"origin": "torch", "model_id": "mnist_cnn_v1", **options}
     return foreign.place(arrays, params, model_state, **facts)
 
@@ -116,11 +200,11 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(change, told):
 
 
 def test_absorbing_the_scale_changes_nothing_but_the_scale():
-    structure, params, model_state = network("mnist_hvc_capsule_v1")
+    structure, params, model_state = take_apart(build("mnist_hvc_capsule_v1"))
     scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
     images = jnp.asarray(np.random.default_rng(0).random((3, 28, 28, 1), np.float32))
     logits = jax.jit(lambda weights, images: rebuild(structure, *weights)(images))
     before, after = logits((params, model_state), images * 0.5), logits(scaled, images)
     np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="input-divisor is 510"):
-        foreign.absorb_scale("mnist_capsule_v1", params, model_state, 0.5)
+        foreign.absorb_scale("mnist_sabour_cnn_v1", params, model_state, 0.5)

@@ -39,10 +39,13 @@ runpy.run_module("mnist_jax.serve", run_name="__main__", alter_sys=True)
 class Server:
     """The server process; leaving the context stops it, and it must stop well."""
 
-    def __init__(self, path, *flags, without_jax=False, python=sys.executable, cwd=None):
+    def __init__(
+        self, path, *flags, without_jax=False, python=sys.executable, cwd=None, num_files=None
+    ):
         how = ["-c", WITHOUT_JAX] if without_jax else ["-m", "mnist_jax.serve"]
+        limits = ["prlimit", f"--nofile={num_files}:"] if num_files else []  # the soft one
         self.process = subprocess.Popen(
-            [python, *how, str(path), "--port=0", "--grpc-port=0", *flags],
+            [*limits, python, *how, str(path), "--port=0", "--grpc-port=0", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

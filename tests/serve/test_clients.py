@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +71,30 @@ def test_tritonclient_s_asynchronous_clients(server, images, expected, way):
 
     for scores in asyncio.run(ask()):
         np.testing.assert_allclose(scores, expected["1"][:4], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("package", ["kserve==0.21.0", "mlserver==1.7.1"])
+def test_sdks_that_need_other_versions_than_are_pinned_here(
+    server, images, expected, tmp_path, package
+):
+    """In environments of their own: one caps python-dateutil, one importlib-resources."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    pip = [sys.base_prefix + "/bin/python3", "-m", "pip", "--python", python, "install", "-q"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run([*pip, package], check=True, env=environment)
+    np.save(tmp_path / "images.npy", images[:5])
+    script = Path(__file__).with_name(f"{package.partition('=')[0]}_client.py")
+    places = [tmp_path / "images.npy", tmp_path / "scores.npy"]
+    command = [python, script, server.http, server.grpc, "digits", *places]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answers = np.load(tmp_path / "scores.npy")
+    assert len(answers) >= 3
+    for scores in answers:
+        np.testing.assert_allclose(scores, expected["1"][:5], atol=1e-6)
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no java, which is not required")

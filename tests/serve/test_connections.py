@@ -1,12 +1,14 @@
 """What a connection may do: each request gets one answer, in order, within limits."""
 
 import contextlib
+import resource
 import socket
 import subprocess
 import time
 
 import pytest
 
+from mnist_jax.serve.connections import MAX_CONNECTIONS
 from tests.serve import raw
 from tests.serve.raw import BODY, INFER, connect, exchange, post, read_all, statuses
 
@@ -210,6 +212,40 @@ def test_only_names_of_this_machine_are_answered_on_loopback(serve, repository, 
     with serve(repository, "--host=0.0.0.0") as public:
         public.http = public.http.replace("0.0.0.0", "127.0.0.1")
         assert ask(public, "any.example") == [200]
+
+
+@pytest.fixture
+def many_files():
+    """Lets this process have a file open for each of its connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * MAX_CONNECTIONS + 512
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"this user may open {hard} files, and the test needs {needed}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_have_a_limit_and_those_before_it_go_on(serve, repository, many_files):
+    ask = CLOSE.replace(b"Connection: close\r\n", b"")
+    # The server has to raise the limit that most shells set.
+    with serve(repository, num_files=1024) as server, contextlib.ExitStack() as stack:
+        first = stack.enter_context(connect(server))
+        first.sendall(ask)
+        assert statuses(first.recv(1 << 16)) == [200]
+        for _ in range(MAX_CONNECTIONS - 1):
+            stack.enter_context(connect(server))
+        with connect(server) as further:
+            further.sendall(ask)
+            assert statuses(read_all(further)) == [503]
+        first.sendall(ask)
+        assert statuses(first.recv(1 << 16)) == [200]
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(connect(server))
+        with connect(server) as last, contextlib.suppress(ConnectionError):
+            assert last.recv(1) == b""
+        stack.pop_all().close()
+        assert exchange(server, CLOSE) == [200]
 
 
 def test_the_socket_is_taken_by_the_server_alone(server):

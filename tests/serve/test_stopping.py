@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.serve.raw import connect, exchange, post, read_all
+from tests.test_terminals import TAKE_TERMINAL
 
 SOON_S = 10
 
@@ -32,6 +35,30 @@ def test_a_signal_just_after_it_serves_ends_it(repository):
                 assert process.wait(SOON_S) == 0
             finally:
                 process.kill()
+
+
+def test_a_terminal_that_goes_away_ends_nothing(repository):
+    """SIGHUP comes, and what the access log writes goes nowhere."""
+    leader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "mnist_jax.serve", str(repository), "--access-log"]
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKE_TERMINAL, *command, "--port=0", "--grpc-port=0"],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
+    ) as process:
+        try:
+            os.close(terminal)
+            said = b""
+            while not (found := re.search(rb"at http://(\S+:\d+), gRPC at \S+:\d+; ", said)):
+                said += os.read(leader, 1 << 16)
+            os.close(leader)
+            server = SimpleNamespace(http=found[1].decode())
+            for _ in range(3):
+                assert exchange(server, post("Connection: close")) == [200]
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SOON_S) == 0
+        finally:
+            process.kill()
 
 
 def test_half_sent_and_unread_requests_do_not_hold_up_the_end(serve, repository):

@@ -4,11 +4,14 @@ import numpy as np
 import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
+from tritonclient.http import InferenceServerClient, InferInput
 
 from mnist_jax import data, reexport
 from mnist_jax.files import read_json, sha256
+from mnist_jax.release import compare
 from mnist_jax.repository import publish
 from mnist_jax.studies import import_weights
+from tests.serve.conftest import Server
 
 EASY = ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--max-inference-time-ms=1000"]
 
@@ -62,6 +65,17 @@ def test_the_same_weights_from_elsewhere_are_the_same_model(released, of_torch, 
     assert reexport.main([str(run_dir)]) == 0
     repository = tmp_path / "repository"
     assert publish.main([str(run_dir), f"--repository={repository}"]) == 0
+    dataset = data.prepare("digits_v1", released / "data", None)
+    images = data.read(dataset, "test").images[:100, None].astype(np.float32) / 255
+    expected = compare.score(
+        released / "run" / "models" / "mnist_model.onnx", images[:, 0, ..., None]
+    )
+    for path in (run_dir, repository):
+        with Server(path) as server, InferenceServerClient(server.http) as client:
+            image = InferInput("image", list(images.shape), "FP32")
+            image.set_data_from_numpy(images)
+            scores = client.infer("digits_v1", [image]).as_numpy("scores")
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
 def test_safetensors_of_this_project_come_back(released, tmp_path):
