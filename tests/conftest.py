@@ -1,6 +1,7 @@
 """Strictness for every test, and the few fixtures that several files share."""
 
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -39,6 +40,13 @@ settings.register_profile(
     max_examples=50,
     phases=[Phase.explicit, Phase.generate],
 )
+
+
+def pytest_collection_modifyitems(items):
+    """Refuses names that differ from process to process, which the workers could not share."""
+    for item in items:
+        if re.search(r" at 0x[0-9a-f]+", item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} has an address in its name; give it an id")
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def _onnxruntime(model: Path) -> Predict:
 def _openvino(model: Path) -> Predict:
     # Its import would tell its makers of this start; without that package it has nothing to send.
     sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     # Left to choose, it computes in bfloat16 where the processor has that.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -62,7 +62,7 @@ def _openvino(model: Path) -> Predict:
 
 
 def _tract(model: Path) -> Predict:
-    import tract
+    import tract  # pyright: ignore[reportMissingImports]
 
     runnable = tract.onnx().load(str(model)).into_model().into_runnable()
 
@@ -74,7 +74,7 @@ def _tract(model: Path) -> Predict:
 
 
 def _opencv(model: Path) -> Predict:
-    import cv2
+    import cv2  # pyright: ignore[reportMissingImports]
 
     network = cv2.dnn.readNetFromONNX(str(model))
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mnist_jax.serve.protocol import RefusedError
 
-MAX_WAITING_BYTES = (1 << 15) * 28 * 28 * 4  # of one version's images: 103 MB
+MAX_WAITING_BYTES = (1 << 15) * 28 * 28 * 4  # 98 MiB of one version's images
 MAX_WAIT_S = 30.0
 
 Images = Float[np.ndarray, "_ channels side side"]

@@ -124,7 +124,7 @@ LIMITS = {
     "images in a request": [protocol.MAX_IMAGES],
     "values in JSON": [protocol.MAX_IMAGES, protocol.MAX_OTHER_VALUES],
     "parameters of a tensor": [protocol.MAX_PARAMETERS],
-    "images that wait, of one version": [batching.MAX_WAITING_IMAGES, batching.MAX_WAIT_S],
+    "images that wait, of one version": [batching.MAX_WAITING_BYTES / MIB, batching.MAX_WAIT_S],
     "an answer that the client does not read": [connections.MAX_REQUEST_S],
     "a gRPC message": [rpc.MAX_MESSAGE_BYTES / MIB],
     "gRPC calls at a time": [rpc.MAX_CALLS],
