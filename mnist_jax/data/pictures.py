@@ -46,7 +46,7 @@ def read_file(path: Path) -> bytes:
                 raise Unreadable("not a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise Unreadable(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-            contents = file.read(MAX_FILE_BYTES)
+            contents = file.read(status.st_size)  # as much is allocated as is asked for
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
     if not contents:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
+from PIL import Image
 
 from mnist_jax.data import arrays, pictures, report
 
@@ -142,5 +143,9 @@ def _grey(block: UInt8[np.ndarray, "n side side 3"], has_colour: bool) -> np.nda
 
 
 def _add(moments: tuple[int, int, int], block: np.ndarray) -> tuple[int, int, int]:
-    flat = block.reshape(-1).astype(np.int64)
-    return (moments[0] + flat.size, moments[1] + int(flat.sum()), moments[2] + int(flat @ flat))
+    """Counts, sums and sums of squares; from a histogram, since widening 240 MB takes seconds."""
+    flat = np.ascontiguousarray(block).reshape(1, -1)
+    counts = np.array(Image.fromarray(flat).histogram(), dtype=object)  # Python's whole numbers
+    levels = np.arange(256, dtype=object)
+    sums = (counts.sum(), counts @ levels, counts @ levels**2)
+    return (moments[0] + sums[0], moments[1] + sums[1], moments[2] + sums[2])
