@@ -97,9 +97,21 @@ def expand(path: str) -> str:
     Raises:
         UserError: there is no such user.
     """
-    expanded = os.path.expanduser(os.path.expandvars(path))
+    return expand_home(os.path.expandvars(path))
+
+
+def expand_home(path: str, name: str = "the path") -> str:
+    """Returns a path from a person with `~` and `~user` written out.
+
+    Raises:
+        UserError: there is no such user; a folder of that name is `./~name`.
+    """
+    expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
-        raise UserError(f"{path} names no home folder that is known; write the path out")
+        raise UserError(
+            f"{name} is {path!r}, but there is no user of that name; "
+            f"write the home folder out, or ./{path} for a folder here"
+        )
     return expanded
 
 

@@ -77,7 +77,7 @@ def test_a_home_that_nobody_has_is_a_mistake(capfd):
     made = command.Parser("scripts/thing", None)
     made.add_argument("run_dir", type=Path)
     assert command.run(made, ["~no-such-user/run"], lambda options: 0) == 2
-    assert "~no-such-user/run names no home folder that is known" in capfd.readouterr().err
+    assert "is '~no-such-user/run', but there is no user of that name" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("columns", [80, 120])

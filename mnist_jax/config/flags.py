@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from mnist_jax.command import as_called
+from mnist_jax.command import as_called, expand_home
 from mnist_jax.config import (
     KEYS,
     Key,
@@ -205,21 +205,6 @@ def _apply_environment(
         text = environment.get(variable)
         if text and name not in overridden:
             config[name] = re.sub(r"\$(?:(\w+)|\{(\w+)\})", replace, text)
-
-
-def expand_home(path: str, name: str = "the path") -> str:
-    """Returns a path from a person with `~` and `~user` written out.
-
-    Raises:
-        UserError: there is no such user; a folder of that name is `./~name`.
-    """
-    expanded = os.path.expanduser(path)
-    if expanded.startswith("~"):
-        raise UserError(
-            f"{name} is {path!r}, but there is no user of that name; "
-            f"write the home folder out, or ./{path} for a folder here"
-        )
-    return expanded
 
 
 def _check_file(name: str, value: Any) -> None:
