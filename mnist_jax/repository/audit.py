@@ -1,6 +1,6 @@
 """`scripts/verify PATH`: checks that every byte of a run, version, model or repository is as made.
 
-A run's exported files are held against its verification, a version's files against its sums.
+A run's exported files are compared with its verification, those of a version with their checksums.
 """
 
 import argparse
