@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from mnist_jax.data import raw_files
 from mnist_jax.data.arrays import Split, appears_whole
+from mnist_jax.data.downloads import watched
 from mnist_jax.data.idx import contents_sha256, read_idx
 from mnist_jax.data.published import (
     TEST_IMAGES,
@@ -165,7 +167,8 @@ def _download(raw_name: str, folder: Path) -> dict[str, Path]:
         _logger.info("downloading %s (%s)", url, info.size)
         try:
             _reach(url)
-            paths[Path(url).stem] = Path(manager.download(url))
+            found = watched(partial(manager.download, url), folder, int(info.size))
+            paths[Path(url).stem] = Path(found)
         except NonMatchingChecksumError as error:
             raise UserError(
                 f"{url} has a wrong checksum: it is not the published file any more; "

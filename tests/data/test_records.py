@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mnist_jax import data
-from mnist_jax.data import published, records
+from mnist_jax.data import downloads, published, records
 from mnist_jax.errors import UserError
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -285,6 +285,36 @@ def test_download(tiny, served, data_dir):
     downloaded = data.prepare("tiny_v1", data_dir, None)
     assert downloaded.data_hash == data.prepare("tiny_v1", data_dir / "again", tiny).data_hash
     assert not (data_dir / "downloads").exists()
+
+
+def test_a_download_says_what_comes_and_how_far_it_is(served, data_dir, caplog, monkeypatch):
+    monkeypatch.setattr(downloads, "REPORT_S", -1.0)
+    with caplog.at_level("INFO", "mnist_jax"):
+        data.prepare("tiny_v1", data_dir, None)
+    said = [record.getMessage() for record in caplog.records]
+    begun = [line for line in said if line.startswith("downloading http://127.0.0.1:")]
+    assert len(begun) == 4 and all(re.search(r" \([\d.]+ (KiB|bytes)\)$", line) for line in begun)
+    assert any(re.fullmatch(r"\d+\.\d of \d+\.\d MB", line) for line in said)
+
+
+def test_a_server_that_falls_silent_is_given_up(served, data_dir, monkeypatch):
+    """tensorflow-datasets would wait for good."""
+    over = threading.Event()
+
+    def send_half_and_wait(handler, source, target):
+        content = source.read()
+        target.write(content[: len(content) // 2])
+        target.flush()
+        over.wait(30)
+
+    monkeypatch.setattr(_SilentHandler, "copyfile", send_half_and_wait)
+    monkeypatch.setattr(downloads, "SILENCE_S", 0.5)
+    try:
+        with pytest.raises(UserError, match=r"cannot download .*nothing came for 0.5 s.*manual"):
+            data.prepare("tiny_v1", data_dir, None)
+    finally:
+        over.set()
+    assert list(data_dir.iterdir()) == []
 
 
 def test_download_of_something_else(served, data_dir):
