@@ -1,6 +1,6 @@
 """Pictures of the page, behind the server and without one, on a desk and on a phone.
 
-`scripts/screenshots RUN_DIR --output DIR`
+`scripts/screenshots RUN_DIR --output DIR [--picture FILE]`
 """
 
 import functools
@@ -31,6 +31,9 @@ def make_parser():
     parser = Parser("scripts/screenshots", __doc__)
     parser.add_argument("path", type=Path, help="the folder of a run, or a model repository")
     parser.add_argument("--output", type=Path, required=True, help="where the pictures go")
+    parser.add_argument(
+        "--picture", type=Path, help="shown to the model; without one, a five is drawn"
+    )
     return parser
 
 
@@ -88,7 +91,11 @@ def take(options):
                 for scheme in ("light", "dark"):
                     with Browser(**size, scheme=scheme) as browser:
                         browser.open(address)
-                        browser.draw(FIVE)
+                        if options.picture is None:
+                            browser.draw(FIVE)
+                        else:
+                            browser.upload(options.picture.absolute())
+                            browser.wait(lambda browser=browser: browser.text("said"))
                         picture = options.output / f"{kind}_{window}_{scheme}.png"
                         browser.save(picture)
                     print(picture)
