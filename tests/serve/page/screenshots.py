@@ -94,7 +94,7 @@ def take(options):
                         if options.picture is None:
                             browser.draw(FIVE)
                         else:
-                            browser.upload(options.picture.absolute())
+                            browser.upload(options.picture.resolve())
                             browser.wait(lambda browser=browser: browser.text("said"))
                         picture = options.output / f"{kind}_{window}_{scheme}.png"
                         browser.save(picture)
