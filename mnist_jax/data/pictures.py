@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 50_000_000  # of one picture: what decoding may need is bounded by it
 MAX_FILE_BYTES = 256 * 2**20
+_BLOCK_PIXELS = 2**20  # computed at a time
 _ORIENTATION = 0x0112  # EXIF
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -128,11 +130,29 @@ def prepare(
 
 def over_white(pixels: UInt8[np.ndarray, "height width _"]) -> UInt8[np.ndarray, "height width 3"]:
     """Puts RGBA with straight alpha on white; RGB stays as it is."""
-    if pixels.shape[2] == 3:
-        return pixels
+    return pixels if pixels.shape[2] == 3 else _by_rows(_blocks_over_white, pixels)
+
+
+def _blocks_over_white(pixels: UInt8[np.ndarray, "rows width 4"]) -> np.ndarray:
     rgba = pixels.astype(np.int32)
     colour, alpha = rgba[:, :, :3], rgba[:, :, 3:]
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return (colour * alpha + 255 * (255 - alpha) + 127) // 255
+
+
+def _grey_of_deep(levels: np.ndarray) -> np.ndarray:
+    grey = (levels.astype(np.int64) * 255 + 32_767) // 65_535
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _by_rows(
+    function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Computes levels a few rows at a time: wider whole numbers take many times the memory."""
+    result = np.empty((*pixels.shape[:2], 3), np.uint8)
+    rows = max(1, _BLOCK_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        result[top : top + rows] = function(pixels[top : top + rows])
+    return result
 
 
 def to_grey(pixels: UInt8[np.ndarray, "... 3"]) -> UInt8[np.ndarray, "... 1"]:
@@ -176,11 +196,10 @@ def _levels(image: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
     if image.mode == "F":
         raise Unreadable("pixels of 32-bit floats")
     if image.mode in _DEEP_GREY:
-        levels = np.asarray(image).astype(np.int64)
+        levels = np.asarray(image)
         if levels.min(initial=0) < 0 or levels.max(initial=0) > 65_535:
             raise Unreadable("pixels of 32 bits")
-        grey = ((levels * 255 + 32_767) // 65_535).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return _by_rows(_grey_of_deep, levels)
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
     if image.mode in ("L", "1"):

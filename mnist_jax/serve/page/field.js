@@ -72,7 +72,7 @@ export class Field {
     } catch {
       throw new Error("This browser cannot open that file as a picture.");
     }
-    if (bitmap.width * bitmap.height > MOST_PIXELS) {
+    if (!this.isForDrawing && bitmap.width * bitmap.height > MOST_PIXELS) {
       throw new Error(`This picture has more than ${MOST_PIXELS / 1e6} million pixels.`);
     }
     const ink = this.isForDrawing ? inkOfBlocks(await blocksOf(bitmap)) : null;

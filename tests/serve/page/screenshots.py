@@ -2,6 +2,8 @@
 
 `scripts/screenshots RUN_DIR` makes them in docs/images/; with `--output DIR` it takes the page
 there, behind the server and without one, on a desk and on a phone, light and dark.
+
+    scripts/screenshots RUN_DIR [--output DIR [--picture FILE]]
 """
 
 import functools
@@ -50,6 +52,9 @@ def make_parser():
     parser = Parser("scripts/screenshots", __doc__)
     parser.add_argument("path", type=Path, help="the folder of a run, or a model repository")
     parser.add_argument("--output", type=Path, help="take all looks of the page, there")
+    parser.add_argument(
+        "--picture", type=Path, help="shown to the model there; without one, a five is drawn"
+    )
     return parser
 
 
@@ -103,7 +108,7 @@ def take(options):
     if options.output is None:
         take_for_readme(options.path, folder)
     else:
-        take_all_looks(options.path, folder)
+        take_all_looks(options.path, folder, options.picture)
     return 0
 
 
@@ -148,17 +153,21 @@ def save_small(browser, path):
         picture.convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def take_all_looks(path, folder):
+def take_all_looks(path, folder, picture):
     for kind, start in (("server", served), ("static", hosted)):
         with start(path) as address:
             for window, size in WINDOWS.items():
                 for scheme in ("light", "dark"):
                     with Browser(**size, scheme=scheme) as browser:
                         browser.open(address)
-                        browser.draw(FIVE)
-                        picture = folder / f"{kind}_{window}_{scheme}.png"
-                        browser.save(picture)
-                    print(picture)
+                        if picture is None:
+                            browser.draw(FIVE)
+                        else:
+                            browser.upload(picture.resolve())
+                            browser.wait(lambda browser=browser: browser.text("said"))
+                        target = folder / f"{kind}_{window}_{scheme}.png"
+                        browser.save(target)
+                    print(target)
 
 
 if __name__ == "__main__":
