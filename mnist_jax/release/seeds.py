@@ -26,7 +26,7 @@ import numpy as np
 
 from mnist_jax.data import Split
 from mnist_jax.release import each_class
-from mnist_jax.release.intervals import mean_and_interval
+from mnist_jax.release.intervals import MeanOverSeeds, mean_and_interval
 from mnist_jax.run.history import EpochRow
 from mnist_jax.training.evaluate import summarise
 from mnist_jax.training.fit import Fitted
@@ -91,6 +91,12 @@ def measure(
             which: _means([row[which]["test"] for row in rows]) for which in ("selected", "last")
         },
     }
+
+
+def _means(tests: Sequence[Mapping[str, Any]]) -> dict[str, MeanOverSeeds]:
+    """Returns mean, deviation and interval of each mean over the classes, where all have it."""
+    values = {name: [test[name] for test in tests] for name in each_class.NAMES}
+    return {name: mean_and_interval(of) for name, of in values.items() if None not in of}
 
 
 def show(measured: Mapping[str, Any], *, has_means: bool) -> list[str]:
