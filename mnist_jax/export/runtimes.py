@@ -137,14 +137,14 @@ def run_apart(
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             raise UserError(lines[-1])
-        with np.load(Path(folder, "result.npz")) as result:
+        with np.load(Path(folder, "result.npz"), allow_pickle=False) as result:
             return result["scores"], float(result["ms"])
 
 
 def _work(name: str, batch_size: int, model: Path, folder: Path) -> None:
     """Is what the other process does."""
     (load,) = [runtime.load for runtime in RUNTIMES if runtime.name == name]
-    images, scores, seconds = np.load(folder / "images.npy"), [], []
+    images, scores, seconds = np.load(folder / "images.npy", allow_pickle=False), [], []
     predict = load(model)
     for first in range(0, len(images), batch_size):
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy  # noqa: F401  ONNX Runtime prints a traceback of its own where it cannot be loaded
 import onnxruntime
 
 Session = onnxruntime.InferenceSession

@@ -121,14 +121,5 @@ def show(measured: Mapping[str, Any], *, has_means: bool) -> list[str]:
     ]
 
 
-def _means(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What each mean over the classes is over the seeds; those that a seed lacks are left out."""
-    return {
-        name: mean_and_interval(values)
-        for name in each_class.NAMES
-        if None not in (values := [row[name] for row in counts])
-    }
-
-
 def _error_percent(counts: Mapping[str, int]) -> float:
     return 100 * (1 - counts["num_correct"] / counts["num_examples"])

@@ -125,7 +125,7 @@ def load(path: Path) -> Classifier:
         print("the criteria refused this model: its answers are for a look only", file=sys.stderr)
     try:
         session = open_session(version.model, "all", num_threads=1)
-    except Exception as error:  # whatever ONNX Runtime raises for what is no model of its own
+    except Exception as error:  # ONNX Runtime has its own for each fault of a file
         raise UserError(
             f"{path} cannot be loaded ({first_line(error)}); export it again"
         ) from error

@@ -76,7 +76,7 @@ def make_augment(
 def _changes(amounts: Amounts) -> dict[int, Callable[[PRNGKeyArray, Array], Array]]:
     """Returns what is to be done, in order, by the number of its random stream; 0: the key's own.
 
-    `shift_and_rotate` splits the key itself, which takes up the streams 0 and 1.
+    `shift_and_rotate` splits the key itself, into the streams 0 and 1.
     """
     changes: dict[int, Callable[[PRNGKeyArray, Array], Array]] = {}
     if amounts.flip:

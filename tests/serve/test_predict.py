@@ -99,7 +99,7 @@ def test_grey_pictures_become_what_training_makes_of_them(fit, tmp_path, answer,
     status, rows, _ = answer(model, tmp_path / "own")
     assert status == 0
     found = {os.path.basename(path): score for path, _, score in rows}
-    for name, image in zip(own.names(made)["test"], as_input(data_of(made)), strict=True):
+    for name, image in zip(own.names(made.folder)["test"], as_input(data_of(made)), strict=True):
         assert found[os.path.basename(name)] == str(scores_of(model, [image]).max())
 
 

@@ -343,7 +343,7 @@ def refused(*arguments):
 
 
 def test_mistakes_are_one_line_and_status_2(tmp_path, repository, server):
-    assert "no folder" in refused(tmp_path / "nowhere")
+    assert "is not a folder" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "holds no model" in refused(tmp_path / "empty")
     taken = server.http.split(":")[1]
