@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mnist_jax.config.rules import (
     ADDRESS,
     BELOW_ONE,
+    CHANNELS,
     CLASS_WEIGHTS,
     COORDINATOR,
     FOLDER,
@@ -95,6 +96,8 @@ KEYS = (
     Key("data", "", FOLDER_OR_NONE, "your own pictures in place of it: a folder of classes or "
         "with a table, .npz, IDX, Parquet, CSV", has_flag=True),
     Key("fit", "pad", one_of(*FITS), "how such pictures become squares"),
+    Key("channels", 0, CHANNELS, "of such pictures: 1 grey, 3 colour; 0: as they are",
+        is_later=True),
     Key("validation_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
     Key("test_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
     Key("transposed", False, SWITCH,

@@ -67,6 +67,7 @@ FOLDER = Rule("the path of a folder", lambda value: bool(value) and "\0" not in 
 FOLDER_OR_NONE = Rule("the path of a folder, or empty", lambda value: "\0" not in value, True)
 ADDRESS = re.compile(r"\S+:\d{1,5}")
 IMAGE_SIDE = Rule("from 16 to 128, or 0", lambda value: value == 0 or 16 <= value <= 128)
+CHANNELS = Rule("0, 1 or 3", lambda value: value in (0, 1, 3))
 CLASS_WEIGHTS = Rule(
     "none, balanced, a JSON file of weights by class name, or such an object itself",
     lambda value: bool(value) and "\0" not in value,

@@ -68,6 +68,7 @@ def of_config(
         return data.prepare(config["dataset_id"], data_dir, manual_dir, side), None
     settings = Settings(
         image_side=config["image_side"] or None,
+        channels=config["channels"] or None,
         fit=config["fit"],
         validation_share=config["validation_share"],
         test_share=config["test_share"],

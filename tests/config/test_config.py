@@ -33,6 +33,7 @@ OTHER = {
     "compute_dtype": "bfloat16",
     "image_side": 30,
     "fit": "crop",
+    "channels": 3,
     "network": {"depth": 1},
     "export_format": ("onnx",),
     "coordinator": "auto",
