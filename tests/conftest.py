@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # What one test compiles, those after it read: in the workers and in all that they start.
@@ -17,6 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     }
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
@@ -67,6 +70,17 @@ def real_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip("no published MNIST files: MNIST_JAX_TEST_DATA names no folder with mnist/*.gz")
     return folder
+
+
+@pytest.fixture
+def idx_bytes() -> Callable[[np.ndarray], bytes]:
+    """An IDX writer that owes nothing to the reader's code."""
+
+    def write(array):
+        sizes = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        return sizes + array.tobytes()
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mnist_jax import reexport, train
+from mnist_jax.data.idx import read_idx
 
 NETWORK = """
 from flax import nnx
@@ -139,3 +140,44 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path, pictures, capfd, flag
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "run").exists()
+
+
+def as_files(root, images, labels):
+    """Writes one split's pictures as PNG files, in folders of classes, in their order."""
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (root / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / str(label) / f"{index}.png")
+
+
+@pytest.mark.parametrize(
+    ("num_train", "num_test"), [(600, 200), pytest.param(60_000, 10_000, marks=pytest.mark.slow)]
+)
+def test_mnist_as_png_files_gives_the_bytes_of_its_idx_files(
+    num_train, num_test, tmp_path, real_data, idx_bytes
+):
+    """Wherever the two lie: only the name of the data belongs to the model."""
+    splits = {"train": ("train", num_train), "test": ("t10k", num_test)}
+    for split, (name, number) in splits.items():
+        images, labels = (
+            read_idx(real_data / "mnist" / f"{name}-{kind}.gz", shape, most, None)[:number]
+            for kind, shape, most in (
+                ("images-idx3-ubyte", ((60_000, 10_000)[split == "test"], 28, 28), 255),
+                ("labels-idx1-ubyte", ((60_000, 10_000)[split == "test"],), 9),
+            )
+        )
+        as_files(tmp_path / "png" / "mnist" / split, images, labels)
+        (tmp_path / "idx" / "mnist").mkdir(parents=True, exist_ok=True)
+        for kind, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            (tmp_path / "idx" / "mnist" / f"{name}-{kind}").write_bytes(idx_bytes(array))
+    found = {}
+    for kind in ("png", "idx"):
+        places = [
+            f"--data-dir={tmp_path / kind / 'data'}",
+            f"--output-dir={tmp_path / kind / 'run'}",
+        ]
+        status = run(tmp_path, tmp_path / kind / "mnist", *places, "--min-per-class-accuracy=0")
+        assert status == 0
+        config = json.loads((tmp_path / kind / "run" / "logs" / "config.json").read_text())
+        model = (tmp_path / kind / "run" / "models" / "mnist_model.onnx").read_bytes()
+        found[kind] = (config["dataset"]["data_hash"], config["config_hash"], model)
+    assert found["png"] == found["idx"]

@@ -282,7 +282,12 @@ def formats_to_export(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Returns the SHA-256, in hex, of everything that can change the model or its verdict."""
+    """Returns the SHA-256, in hex, of everything that can change the model or its verdict.
+
+    Of the user's own pictures the name counts and not the place: it is in exported files, which are
+    the same bytes wherever the pictures lie. What is in them has a hash of its own.
+    """
     unused = {key.name for key in KEYS if key.is_later and config[key.name] == key.default}
     kept = {name: config[name] for name in config if name not in PLACES and name not in unused}
+    kept["data"] = os.path.basename(os.path.abspath(config["data"])) if config["data"] else ""
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -34,6 +34,7 @@ class Row(TypedDict):
 
     values: dict[str, str]  # by key, as given
     config_hash: str
+    data: str  # where the user's own pictures lie
     accuracy: float  # mean over the seeds
     std: float | None  # over the seeds; None of one
     interval_95: list[float]  # Wilson's, of the mean
@@ -98,10 +99,12 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
         raise UserError(f"{folder} is not empty and holds no sweep; give another --output-dir")
     environment.start_jax(os.environ)
     compilation_cache.use(os.environ)
-    known = {row["config_hash"]: row for row in found}
+    known = {(row["config_hash"], row["data"]): row for row in found}
     rows = []
     for values, config in configs:
-        row = known.get(config_hash(config)) or train(values, config, folder, console)
+        row = known.get((config_hash(config), config["data"])) or train(
+            values, config, folder, console
+        )
         rows.append(row)
         others = [one for one in found if one not in rows]
         write_json(folder / FIGURES, {"rows": [*rows, *others]})
@@ -129,6 +132,7 @@ def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, conso
     return Row(
         values=values,
         config_hash=config_hash(config),
+        data=config["data"],
         accuracy=mean,
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         interval_95=list(wilson(round(mean * n), n)),

@@ -87,6 +87,15 @@ def test_the_hash_changes_with_all_but_the_place(key):
     assert (key.name in keys_that_change(Changes.PLACE)) == is_same
 
 
+def test_of_the_user_s_own_pictures_the_name_counts_and_not_the_place():
+    hashes = {
+        config_hash({**default().to_dict(), "data": path})
+        for path in ("/a/cats", "/b/c/cats/", "cats")
+    }
+    assert len(hashes) == 1
+    assert config_hash({**default().to_dict(), "data": "/a/dogs"}) not in hashes
+
+
 def test_a_key_that_came_later_leaves_the_hash_as_it_was_until_it_is_used():
     config = default().to_dict()
     before = {

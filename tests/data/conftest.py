@@ -1,8 +1,6 @@
 import gzip
 import hashlib
 import os
-import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +16,14 @@ NAMES = (
 )
 
 
-def _idx_bytes(array: np.ndarray) -> bytes:
-    return struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
-
-
 @pytest.fixture
-def idx_bytes() -> Callable[[np.ndarray], bytes]:
-    """An IDX writer that owes nothing to the reader's code."""
-    return _idx_bytes
-
-
-@pytest.fixture
-def tiny_raw() -> dict[str, bytes]:
+def tiny_raw(idx_bytes) -> dict[str, bytes]:
     """The raw files of a data set of 60 + 20 images, uncompressed, by name."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (80, 28, 28), np.uint8)
     labels = rng.permutation(np.arange(80) % 10).astype(np.uint8)
     arrays = (images[:60], labels[:60], images[60:], labels[60:])
-    return {name: _idx_bytes(array) for name, array in zip(NAMES, arrays, strict=True)}
+    return {name: idx_bytes(array) for name, array in zip(NAMES, arrays, strict=True)}
 
 
 @pytest.fixture
