@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import capsule_routing, capsules, cpu, gpu, interleaved, report, start_up
+from benchmarks import capsule_routing, capsules, cpu, gpu, interleaved, pictures, report, start_up
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -26,6 +26,7 @@ def parts_on_a_cpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "capsule_training": partial(capsules.training, quick),
         "capsule_evaluation": partial(capsules.evaluation, quick),
         "capsule_routing": partial(capsule_routing.part, quick),
+        "pictures": partial(pictures.preparing, quick),
         "quick_start": partial(start_up.quick_start, quick),
     }
     if options.manual_dir:

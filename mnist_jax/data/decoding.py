@@ -212,5 +212,5 @@ def serve(side: int, rule: str, prepare: str) -> None:
             for item in items
         ]
         _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
-        _send(stdout, b"".join(image.tobytes() for _, image in answers if image is not None))
+        _send(stdout, b"".join(image.data for _, image in answers if image is not None))
         stdout.flush()
