@@ -181,7 +181,8 @@ def prepare_one(
 
 
 def _send(pipe: IO[bytes], contents: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(contents)) + contents)
+    pipe.write(_LENGTH.pack(len(contents)))
+    pipe.write(contents)
 
 
 def _receive(pipe: IO[bytes]) -> bytes:
@@ -212,5 +213,5 @@ def serve(side: int, rule: str, prepare: str) -> None:
             for item in items
         ]
         _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
-        _send(stdout, b"".join(image.data for _, image in answers if image is not None))
+        _send(stdout, b"".join(np.ascontiguousarray(i).data for _, i in answers if i is not None))
         stdout.flush()
