@@ -61,7 +61,8 @@ def test_in_training_statistics_move_and_the_arrays_that_were_given_do_not(model
     before = jax.tree.map(np.array, (params, model_state))
     _, _, after = call_in_training(structure, params, model_state, images, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, (params, model_state), before)
-    x = images.reshape(40, -1) @ params["dense"]["kernel"] + params["dense"]["bias"]
+    kernel, bias = (np.asarray(params["dense"][name]) for name in ("kernel", "bias"))
+    x = np.asarray(images).reshape(40, -1) @ kernel + bias
     np.testing.assert_allclose(after["norm"]["mean"], 0.5 * x.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(after["norm"]["var"], 0.5 + 0.5 * x.var(axis=0), atol=1e-6)
 

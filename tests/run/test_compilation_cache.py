@@ -24,6 +24,7 @@ def use(monkeypatch):
         compilation_cache.LOGGER, "warning", lambda text, *args: warnings.append(text % args)
     )
     before = {key: getattr(jax.config, key) for key in KEYS}
+    jax.config.update("jax_compilation_cache_dir", None)  # the tests share one
 
     def use(**variables):
         compilation_cache.use(variables)
