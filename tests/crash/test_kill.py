@@ -105,7 +105,7 @@ def harness(server, whole, new_folder, assert_same, num_kills, kills_a_run, seed
 
 
 def test_a_few_kills(server, whole, new_folder, assert_same):
-    assert harness(server, whole, new_folder, assert_same, num_kills=4, kills_a_run=4, seed=0)
+    assert harness(server, whole, new_folder, assert_same, num_kills=2, kills_a_run=2, seed=0)
 
 
 @pytest.mark.parametrize(
