@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import capsule_routing, capsules, cpu, gpu, interleaved, pictures, report, start_up
+from mnist_jax.run import tuning
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -67,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="prepared data")
     options = parser.parse_args()
+    tuning.tune(os.environ)  # the memory that is kept serves PyTorch as well
     parts = (parts_on_a_gpu if options.gpu else parts_on_a_cpu)(options)
     chosen = options.part or list(parts)
     if unknown := set(chosen) - set(parts):

@@ -24,9 +24,11 @@ import pytest
 from hypothesis import Phase, settings
 
 from mnist_jax import command, train
+from mnist_jax.run import tuning
 
 ROOT = Path(__file__).parents[1]
 
+tuning.tune(os.environ)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # How long an example takes says more about the machine than about the code. The same examples each

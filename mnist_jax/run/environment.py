@@ -6,13 +6,14 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.run import tuning
 
 PACKAGES = (
     *("mnist-jax", "jax", "jaxlib", "flax", "optax", "numpy"),
@@ -26,11 +27,11 @@ JAX_SETTINGS = (
 )
 
 
-def start_jax(variables: Mapping[str, str], join: Callable[[], None] = lambda: None) -> None:
+def start_jax(variables: MutableMapping[str, str], join: Callable[[], None] = lambda: None) -> None:
     """Makes sure that JAX can work in these surroundings, before anything else is asked of it.
 
     Args:
-        variables: the process environment.
+        variables: the process environment; `XLA_FLAGS` is set (`tuning`).
         join: what must happen before JAX looks for devices: meeting the run's other processes.
 
     Raises:
@@ -42,8 +43,9 @@ def start_jax(variables: Mapping[str, str], join: Callable[[], None] = lambda: N
                 f"{name} is {variables[name]!r}, but a run moves arrays to and from the device; "
                 "unset it"
             )
-    if variables.get("XLA_FLAGS"):
+    if tuning.flags_of_the_user(variables):
         _check_xla_flags(variables)
+    tuning.tune(variables)
     join()
     try:
         jax.devices()
@@ -95,7 +97,7 @@ def describe() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "cpu": cpu_name(),
         "num_cpus": num_cpus(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "xla_flags": tuning.flags_of_the_user(os.environ),
         "jax_settings": {name: jax.config.values[name] for name in JAX_SETTINGS},
         "git_commit": commit,
         "git_clean": None if commit is None else _git("status", "--porcelain") == "",

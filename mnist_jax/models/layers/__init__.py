@@ -6,7 +6,7 @@ intermediate arrays stay in the cache, and a group is cut into one lane a core, 
 not depend on each other, so that XLA runs the lanes side by side. (XLA computes most operations of
 such a size on one thread.)
 
-Every `nnx.Conv` of a network that is built here gets its form from `conv.choose_form`: `quicken`.
+Every `nnx.Conv` of a network that is built here gets its form from `conv.choose_plan`: `quicken`.
 What is exported is `plain`: the one operation that says what is meant.
 """
 

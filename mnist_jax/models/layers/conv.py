@@ -1,13 +1,13 @@
 """Two-dimensional convolutions, each in the form that is fastest where it runs.
 
 `conv_general_dilated` is for `nnx.Conv(..., conv_general_dilated=conv_general_dilated)`: whatever
-has no better form is `lax`'s own. `choose_form` is the one place that decides.
+has no better form is `lax`'s own. `choose_plan` is the one place that decides.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from mnist_jax.models.layers.lanes import num_lanes
 # Of one lane: what its loop should hold in the cache, and transformed kernels above which lanes,
 # each with a gradient of that size, lose to one lane whose products XLA itself spreads over cores.
 GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
-MIN_TAPS_OF_PATCHES, MAX_TAPS_OF_PATCHES = 49, 128
-MIN_CHANNELS = 16  # of Winograd's products, in and out
+MIN_CHANNELS = 48  # of Winograd's products, in and out; below, lax is as fast
+MAX_KERNEL = 5  # above it a tile has too few outputs
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _IS_DIRECT = ContextVar("is_direct", default=False)
 
@@ -41,29 +41,14 @@ def direct_forms() -> Iterator[None]:
         _IS_DIRECT.reset(token)
 
 
-class Form(NamedTuple):
-    """How a convolution is computed.
-
-    Attributes:
-        name: `lax`; `patches`, one product with the places' patches, for few input channels;
-            `rows`, a product for each row of the kernel; `winograd`.
-        plan: of `winograd` alone.
-    """
-
-    name: str
-    plan: winograd.Plan | None = None
-
-
-def choose_form(
+def choose_plan(
     backend: str,
     x_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     stride: int,
     lanes: int,
-    *,
-    is_direct: bool = False,
-) -> Form:
-    """Returns the form of a float32 convolution without padding; measurements: docs/log.md.
+) -> winograd.Plan | None:
+    """Returns how to compute a float32 convolution without padding; measurements: docs/log.md.
 
     Args:
         backend: `cpu`, or an accelerator, which has good convolutions of its own.
@@ -71,21 +56,17 @@ def choose_form(
         kernel_shape: `[size, size, channels, features]`.
         stride: of both axes.
         lanes: that may run side by side.
-        is_direct: leaves Winograd's forms out.
+
+    Returns:
+        None where `lax` is as fast.
     """
     size, width_of_kernel, channels, features = kernel_shape
-    is_covered = size == width_of_kernel and 2 <= size <= 9 and stride in (1, 2)
+    r = -(-size // stride)  # of the kernel, once a stride is turned into channels
+    is_covered = size == width_of_kernel and 3 <= r <= MAX_KERNEL and stride in (1, 2)
     if backend != "cpu" or not is_covered or min(x_shape) == 0:
-        return Form("lax")
-    if MIN_TAPS_OF_PATCHES <= size * size * channels <= MAX_TAPS_OF_PATCHES:
-        return Form("patches")
+        return None
     if min(channels, features) < MIN_CHANNELS:
-        return Form("lax")
-    r = -(-size // stride)
-    if r > 5:
-        return Form("rows")
-    if is_direct:
-        return Form("rows" if stride > 1 else "lax")
+        return None
     height, width = ((n - size) // stride + 1 for n in x_shape[1:3])
     channels *= stride * stride
 
@@ -110,7 +91,7 @@ def choose_form(
     group = -(-batch // (lanes * -(-batch // (lanes * most))))
     # A batch that divides evenly needs no copy; groups of half the size are worth it.
     even = [size for size in range(group, group // 2, -1) if batch % (lanes * size) == 0]
-    return Form("winograd", winograd.Plan(outputs, even[0] if even else group, lanes))
+    return winograd.Plan(outputs, even[0] if even else group, lanes)
 
 
 def convolve(
@@ -187,18 +168,12 @@ def conv_general_dilated(
 
 
 def _in_its_form(x: Array, kernel: Array, stride: int, lanes: int) -> Array:
-    form = choose_form(
-        jax.default_backend(), x.shape, kernel.shape, stride, lanes, is_direct=_IS_DIRECT.get()
-    )
-    if form.plan is not None:
-        if stride > 1:
-            x, kernel = _space_to_depth(x, kernel, stride)
-        return winograd.convolve(x, kernel, form.plan)
-    if form.name == "patches":
-        return _by_patches(x, kernel, stride)
-    if form.name == "rows":
-        return _by_rows(x, kernel, stride)
-    return _by_lax(x, kernel, stride, "VALID")
+    plan = choose_plan(jax.default_backend(), x.shape, kernel.shape, stride, lanes)
+    if plan is None or _IS_DIRECT.get():
+        return _by_lax(x, kernel, stride, "VALID")
+    if stride > 1:
+        x, kernel = _space_to_depth(x, kernel, stride)
+    return winograd.convolve(x, kernel, plan)
 
 
 def _by_lax(x: Array, kernel: Array, stride: int, padding: str) -> Array:
@@ -223,24 +198,3 @@ def _space_to_depth(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]
     kernel = jnp.pad(kernel, ((0, more), (0, more), (0, 0), (0, 0)))
     kernel = kernel.reshape(r, stride, r, stride, channels, -1).transpose(0, 2, 1, 3, 4, 5)
     return x, kernel.reshape(r, r, stride * stride * channels, -1)
-
-
-def _by_patches(x: Array, kernel: Array, stride: int) -> Array:
-    """One product of [places, taps] and [taps, features]."""
-    size, _, channels, features = kernel.shape
-    height_span, width_span = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
-    across = [x[:, :, column : column + width_span : stride] for column in range(size)]
-    across = jnp.concatenate(across, axis=-1)
-    patches = [across[:, row : row + height_span : stride] for row in range(size)]
-    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(size * size * channels, features)
-
-
-def _by_rows(x: Array, kernel: Array, stride: int) -> Array:
-    """A product for each row of the kernel, and their sum: a patch in memory is a row's alone."""
-    size, _, channels, features = kernel.shape
-    rows = kernel.reshape(size, size * channels, features)
-    height_span, width_span = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
-    across = [x[:, :, column : column + width_span : stride] for column in range(size)]
-    across = jnp.concatenate(across, axis=-1)
-    products = [across[:, row : row + height_span : stride] @ rows[row] for row in range(size)]
-    return sum(products[1:], products[0])
