@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["Criteria", "prove"]
 
 # ONNX Runtime gives the machine an id and reports its use to Microsoft, unless it finds this when
-# it is loaded. It is set here, before all else, so that it holds for programs and for `prove` alike.
+# it is loaded. It is set here, before all else, so that it holds for commands and for `prove`.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
