@@ -261,12 +261,13 @@ def _usual_side(path: Path, part: Part) -> int:
 
 
 def _describe(listing: Listing, found: report.DataReport, counts: dict[str, int]) -> str:
-    given = ", ".join(split for split in arrays.SPLITS if split in listing.parts)
+    missing = " and ".join(split for split in arrays.SPLITS if split not in listing.parts)
     sizes, modes = list(found["sizes"]), sorted(found["modes"])
     shown = ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")
     parts = [
-        f"{listing.format} with {given}",
-        f"{sum(counts.values()):,} pictures ({' + '.join(f'{n:,}' for n in counts.values())})",
+        f"{listing.format}; {sum(counts.values()):,} pictures",
+        ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in counts.items())
+        + (f" ({missing} taken from train)" if missing else ""),
         f"{len(listing.class_names)} classes",
         f"sizes {shown}",
         f"modes {', '.join(modes)}",

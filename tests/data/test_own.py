@@ -82,6 +82,8 @@ def test_every_format_gives_the_same_arrays(tmp_path, real_data, idx_bytes):
         hashes[kind] = data.data_hash
         np.testing.assert_array_equal(arrays.read(data.folder, "test").images, images["test"])
         assert (data.channels, data.image_side) == (1, 28)
+        said = f"{data.num_train} train, {data.num_validation} validation, 100 test"
+        assert f"; 400 pictures; {said} (validation taken from train); " in data.source
     assert len(set(hashes.values())) == 1, hashes
 
 
