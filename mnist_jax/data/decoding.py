@@ -1,15 +1,15 @@
 """Decodes many pictures on all cores, in order, with bounded memory.
 
-Workers are plain child processes that talk through pipes: no semaphores, no shared memory, nothing
-of the caller's `__main__` is imported again, and one that dies takes only its pictures with it.
+Workers are plain child processes that get jobs through pipes and leave pixels in memory that they
+share with the caller: no semaphores, nothing in /dev/shm, nothing of the caller's `__main__` is
+imported again, and one that dies takes only its pictures with it.
 """
 
 import contextlib
-import importlib
 import itertools
 import json
+import mmap
 import os
-import struct
 import subprocess
 import sys
 from collections import deque
@@ -17,25 +17,17 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from mnist_jax.data import pictures
+from mnist_jax.data import decoder
+from mnist_jax.data.decoder import Seen
 
 CHUNK = 64  # pictures a job: more than a pipe's turn-round costs, little enough to keep in memory
-PREPARE = f"{__name__}:prepare_one"
-_LENGTH = struct.Struct(">Q")
+PREPARE = f"{decoder.__name__}:{decoder.prepare_one.__name__}"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-class Seen(NamedTuple):
-    """What one picture turned out to be."""
-
-    reason: str | None  # why it is unreadable; None: it was read
-    size: tuple[int, int] = (0, 0)  # width and height in the file
-    mode: str = ""
 
 
 class Decoded(NamedTuple):
@@ -46,63 +38,80 @@ class Decoded(NamedTuple):
 
 
 def decode_all(
-    chunks: Iterable[list[Path] | list[bytes]],
+    chunks: Iterable[list[str] | list[bytes]],
     side: int,
     rule: str,
     workers: int | None = None,
     prepare: str = PREPARE,
 ) -> Generator[Decoded, None, None]:
-    """Yields one `Decoded` for each chunk, in order.
+    """Yields one `Decoded` for each chunk, in order; its pixels last until the next is asked for.
 
     Args:
-        chunks: paths, or the contents of picture files; at most a few for each worker are held.
+        chunks: paths, or the contents of picture files, at most `CHUNK` of them; at most a few
+            chunks for each worker are held.
         side: of the results, in pixels.
         rule: `pictures.prepare`'s `fit`, or what else `prepare` takes.
         workers: child processes; None: one for each core that this process may use.
-        prepare: `package.module:function`, which does what `prepare_one` does.
+        prepare: `package.module:function`, which does what `decoder.prepare_one` does.
     """
     chunks = iter(chunks)
     first = list(itertools.islice(chunks, workers or len(os.sched_getaffinity(0))))
     workers = len(first)  # no more than have work
     if not first:
         return
-    idle: SimpleQueue[_Worker] = SimpleQueue()
-    started = [_Worker(side, rule, prepare) for _ in range(workers)]
-    for worker in started:
-        idle.put(worker)
-
-    def job(chunk: list[Path] | list[bytes]) -> Decoded:
-        worker = idle.get()
-        try:
-            return worker.decode(chunk)
-        finally:
+    places = deque(range(2 * workers + 1))  # of chunks in the memory for results
+    waiting: deque[tuple[int, Future[list[Seen]]]] = deque()  # place and answer, in order
+    shared = os.memfd_create("decoded")
+    threads, started = ThreadPoolExecutor(workers), []
+    try:
+        os.ftruncate(shared, len(places) * CHUNK * side * side * 3)
+        rows = np.frombuffer(mmap.mmap(shared, 0), np.uint8).reshape(-1, side, side, 3)
+        started += [_Worker(side, rule, prepare, shared) for _ in range(workers)]
+        idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in started:
             idle.put(worker)
 
-    threads = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[Future[Decoded]] = deque()
+        def job(chunk: list[str] | list[bytes], place: int) -> list[Seen]:
+            worker = idle.get()
+            try:
+                return worker.decode(chunk, place * CHUNK)
+            finally:
+                idle.put(worker)
+
+        def oldest() -> Generator[Decoded, None, None]:
+            place, future = waiting.popleft()
+            seen = future.result()
+            yield Decoded(seen, rows[place * CHUNK :][: _num_readable(seen)])
+            places.append(place)
+
         for chunk in itertools.chain(first, chunks):
-            waiting.append(threads.submit(job, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
+            if not places:
+                yield from oldest()
+            place = places.popleft()
+            waiting.append((place, threads.submit(job, chunk, place)))
         while waiting:
-            yield waiting.popleft().result()
+            yield from oldest()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in started:
             worker.stop()
+        os.close(shared)
+
+
+def _num_readable(seen: list[Seen]) -> int:
+    return sum(one.reason is None for one in seen)
 
 
 class _Worker:
     """A child process, started again if it dies."""
 
-    def __init__(self, side: int, rule: str, prepare: str) -> None:
-        self.side, self.arguments = side, f"{side}, {rule!r}, {prepare!r}"
+    def __init__(self, side: int, rule: str, prepare: str, shared: int) -> None:
+        self.arguments, self.shared = f"{side}, {rule!r}, {prepare!r}, {shared}", shared
         self.stopped = False
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = f"from {__name__} import serve; serve({self.arguments})"
+        code = f"from {decoder.__name__} import serve; serve({self.arguments})"
         command = [sys.executable, "-P", "-c", code]
         package = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -113,42 +122,42 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            pass_fds=(self.shared,),
             process_group=0,
         )
 
-    def decode(self, chunk: list[Path] | list[bytes]) -> Decoded:
+    def decode(self, chunk: list[str] | list[bytes], row: int) -> list[Seen]:
+        """Has a chunk decoded to the rows from `row` on."""
         try:
-            return self._ask(chunk)
+            return self._ask(chunk, row)
         except (OSError, EOFError):
             if self.stopped:
                 raise
         # It died: one at a time, so that only the picture that kills a worker is lost.
         self._restart()
-        parts = [self._ask_alone(picture) for picture in chunk]
-        seen = [part.seen[0] for part in parts]
-        return Decoded(seen, np.concatenate([part.images for part in parts]))
+        seen: list[Seen] = []
+        for picture in chunk:
+            seen.append(self._ask_alone(picture, row + _num_readable(seen)))
+        return seen
 
-    def _ask_alone(self, picture: Path | bytes) -> Decoded:
+    def _ask_alone(self, picture: str | bytes, row: int) -> Seen:
         try:
-            return self._ask([picture])  # pyright: ignore[reportArgumentType]
+            return self._ask([picture], row)[0]  # pyright: ignore[reportArgumentType]
         except (OSError, EOFError):
             if self.stopped:
                 raise
             self._restart()
-            nothing = np.zeros((0, self.side, self.side, 3), np.uint8)
-            return Decoded([Seen("its decoder crashed")], nothing)
+            return Seen("its decoder crashed")
 
-    def _ask(self, chunk: list[Path] | list[bytes]) -> Decoded:
+    def _ask(self, chunk: list[str] | list[bytes], row: int) -> list[Seen]:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None
-        is_paths = isinstance(chunk[0], Path)
-        items = [os.fsencode(item) if isinstance(item, Path) else item for item in chunk]
-        _send(stdin, json.dumps([is_paths, [len(item) for item in items]]).encode())
+        is_paths = isinstance(chunk[0], str)
+        items = [os.fsencode(item) if isinstance(item, str) else item for item in chunk]
+        decoder.send(stdin, json.dumps([row, is_paths, [len(item) for item in items]]).encode())
         stdin.write(b"".join(items))
         stdin.flush()
-        seen = [Seen(r, (w, h), m) for r, (w, h), m in json.loads(_receive(stdout))]
-        images = np.frombuffer(_receive(stdout), np.uint8)
-        return Decoded(seen, images.reshape(-1, self.side, self.side, 3))
+        return [Seen(r, (w, h), m) for r, (w, h), m in json.loads(decoder.receive(stdout))]
 
     def _restart(self) -> None:
         self._end()
@@ -165,53 +174,3 @@ class _Worker:
             assert pipe is not None
             with contextlib.suppress(OSError):  # what was still to be written has no reader now
                 pipe.close()
-
-
-def prepare_one(
-    picture: Path | bytes, side: int, fit: str
-) -> tuple[Seen, UInt8[np.ndarray, "side side 3"] | None]:
-    """Reads, decodes and prepares one picture; whatever is wrong with it is in `Seen.reason`."""
-    try:
-        contents = pictures.read_file(picture) if isinstance(picture, Path) else picture
-        decoded = pictures.decode(contents)
-        prepared = pictures.prepare(decoded.pixels, side, fit)
-    except (pictures.Unreadable, MemoryError) as error:
-        return Seen(str(error) or "too little memory"), None
-    return Seen(None, decoded.size, decoded.mode), prepared
-
-
-def _send(pipe: IO[bytes], contents: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(contents)))
-    pipe.write(contents)
-
-
-def _receive(pipe: IO[bytes]) -> bytes:
-    (length,) = _LENGTH.unpack(_exactly(pipe, _LENGTH.size))
-    return _exactly(pipe, length)
-
-
-def _exactly(pipe: IO[bytes], length: int) -> bytes:
-    contents = pipe.read(length)
-    if len(contents) < length:
-        raise EOFError
-    return contents
-
-
-def serve(side: int, rule: str, prepare: str) -> None:
-    """Answers jobs from standard input until it ends."""
-    module, name = prepare.split(":")
-    prepare_picture = getattr(importlib.import_module(module), name)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while True:
-        try:
-            is_paths, sizes = json.loads(_receive(stdin))
-        except EOFError:
-            return
-        items = [_exactly(stdin, size) for size in sizes]
-        answers = [
-            prepare_picture(Path(os.fsdecode(item)) if is_paths else item, side, rule)
-            for item in items
-        ]
-        _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
-        _send(stdout, b"".join(np.ascontiguousarray(i).data for _, i in answers if i is not None))
-        stdout.flush()

@@ -1,5 +1,6 @@
 """The user's own pictures: decoded once, kept as arrays, found again in a moment."""
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -12,7 +13,8 @@ from jaxtyping import UInt8
 
 from mnist_jax import files
 from mnist_jax.data import arrays, pictures, readers, report, splits, storing
-from mnist_jax.data.decoding import Decoded, Seen, decode_all
+from mnist_jax.data.decoder import Seen
+from mnist_jax.data.decoding import Decoded, decode_all
 from mnist_jax.data.readers.listing import Listing, Part, label_indices
 from mnist_jax.errors import UserError, printable
 
@@ -153,8 +155,9 @@ def _make(
     destinations = splits.assign(listing, settings.validation_share, settings.test_share)
     side = settings.image_side or _usual_side(path, listing.parts["train"])
     with arrays.appears_whole(data_dir, folder) as staging:
-        store = storing.Store(staging, side)
-        seen, unreadable = _fill(store, listing, destinations, settings.fit, progress)
+        store = storing.Store(staging / folder, side, splits.counts(destinations))
+        with contextlib.closing(store):
+            seen, unreadable = _fill(store, listing, destinations, settings.fit, progress)
         facts = store.facts()
         for split, part in facts.items():
             if not len(part.labels):
@@ -170,7 +173,7 @@ def _make(
             if not all(kept.any() for kept in keep.values()):
                 raise UserError(f"{path} has only pictures that are in a later split; add others")
         channels = settings.channels or (3 if store.has_colour else 1)
-        mean, std = store.finish(staging / folder, channels, len(class_names), keep)
+        mean, std = store.finish(channels, len(class_names), keep)
         kept = store.facts(keep)
         dropped = {s: len(facts[s].labels) - len(kept[s].labels) for s in kept if keep}
         found = report.data_report(kept, class_names, seen, unreadable, dropped)
@@ -249,7 +252,7 @@ def _usual_side(path: Path, part: Part) -> int:
             break
         for item in chunk:
             try:
-                contents = pictures.read_file(item) if isinstance(item, Path) else item
+                contents = pictures.read_file(item) if isinstance(item, str) else item
                 sides.append(max(pictures.header(contents)))
             except pictures.Unreadable:
                 continue  # decoding will say so

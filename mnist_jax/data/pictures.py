@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     mode: str  # Pillow's name of the pixel format: L, RGB, RGBA, P, CMYK, I;16, ...
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """Reads a regular file; never waits on a FIFO and never opens a device.
 
     Raises:

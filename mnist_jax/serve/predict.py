@@ -157,11 +157,11 @@ def answers(
     session, model = classifier.session, classifier.model
     asked: deque[list[str]] = deque()
 
-    def chunks() -> Iterator[list[Path]]:
+    def chunks() -> Iterator[list[str]]:
         left = iter(paths)
         while chunk := list(itertools.islice(left, CHUNK)):
             asked.append(chunk)
-            yield [Path(path) for path in chunk]
+            yield chunk
 
     def score(images: np.ndarray) -> list[Scores]:
         inputs = ({INPUT_NAME: image[None]} for image in images)

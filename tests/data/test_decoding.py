@@ -9,7 +9,7 @@ from mnist_jax.data import decoding
 
 CRASHER = """
 import os
-from mnist_jax.data.decoding import prepare_one
+from mnist_jax.data.decoder import prepare_one
 
 def prepare(picture, side, rule):
     if picture == b"deadly":
