@@ -1,5 +1,7 @@
 """One picture of the user's own to whole levels: docs/preprocessing.md, "Own pictures"."""
 
+from __future__ import annotations
+
 import io
 import os
 import stat
@@ -7,11 +9,13 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, UInt8
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:  # a decoder's process starts sooner without it
+    from jaxtyping import Float64, UInt8
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -42,13 +46,15 @@ def read_file(path: str | Path) -> bytes:
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise Unreadable("not a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise Unreadable(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-            contents = file.read(status.st_size)  # as much is allocated as is asked for
+            contents = os.read(handle, status.st_size)  # a file object takes as long to make
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
     if not contents:
