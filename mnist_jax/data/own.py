@@ -1,6 +1,7 @@
 """The user's own pictures: decoded once, kept as arrays, found again in a moment."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -14,7 +15,7 @@ from jaxtyping import UInt8
 from mnist_jax import files
 from mnist_jax.data import arrays, pictures, readers, report, splits, storing
 from mnist_jax.data.decoder import Seen
-from mnist_jax.data.decoding import Decoded, decode_all
+from mnist_jax.data.decoding import Decoded, Decoders
 from mnist_jax.data.readers.listing import Listing, Part, label_indices
 from mnist_jax.errors import UserError, printable
 
@@ -74,10 +75,11 @@ def prepare(
     _check(settings)
     folder = Path("own", _key(path, settings))
     if not os.path.isdir(data_dir / folder):
-        listing = readers.read(path, settings.transposed)
-        with arrays.alone_in(data_dir):
-            if not os.path.isdir(data_dir / folder):
-                _make(path, listing, settings, data_dir, folder, progress)
+        with Decoders() as decoders:  # they get ready while files are listed
+            listing = readers.read(path, settings.transposed)
+            with arrays.alone_in(data_dir):
+                if not os.path.isdir(data_dir / folder):
+                    _make(path, listing, settings, data_dir, folder, decoders, progress)
     saved = files.read_json(data_dir / folder / "data.json")
     own = OwnData(
         **{**saved, "class_names": tuple(saved["class_names"]), "ignored": tuple(saved["ignored"])},
@@ -146,6 +148,7 @@ def _make(
     settings: Settings,
     data_dir: Path,
     folder: Path,
+    decoders: Decoders,
     progress: Progress | None,
 ) -> None:
     class_names = tuple(printable(name) for name in listing.class_names)
@@ -155,9 +158,10 @@ def _make(
     destinations = splits.assign(listing, settings.validation_share, settings.test_share)
     side = settings.image_side or _usual_side(path, listing.parts["train"])
     with arrays.appears_whole(data_dir, folder) as staging:
+        decode = functools.partial(_decode, decoders, side=side, fit=settings.fit)
         store = storing.Store(staging / folder, side, splits.counts(destinations))
         with contextlib.closing(store):
-            seen, unreadable = _fill(store, listing, destinations, settings.fit, progress)
+            seen, unreadable = _fill(store, listing, destinations, decode, progress)
         facts = store.facts()
         for split, part in facts.items():
             if not len(part.labels):
@@ -197,7 +201,7 @@ def _fill(
     store: storing.Store,
     listing: Listing,
     destinations: splits.Destinations,
-    fit: str,
+    decode: Callable[[Part], Iterator[Decoded]],
     progress: Progress | None,
 ) -> tuple[dict[str, tuple[tuple[int, int], str]], list[tuple[str, str]]]:
     """Decodes everything; returns size and mode by name, and what is unreadable with the reason."""
@@ -205,7 +209,7 @@ def _fill(
     unreadable, seen, done = list(listing.refused), {}, 0
     for split, part in listing.parts.items():
         labels, at = label_indices(part, listing.class_names), 0
-        for decoded in _decode(part, store.side, fit):
+        for decoded in decode(part):
             rows = range(at, at + len(decoded.seen))
             good = [i for i, s in zip(rows, decoded.seen, strict=True) if s.reason is None]
             for i, (reason, size, mode) in zip(rows, decoded.seen, strict=True):
@@ -221,12 +225,12 @@ def _fill(
     return seen, unreadable
 
 
-def _decode(part: Part, side: int, fit: str) -> Iterator[Decoded]:
+def _decode(decoders: Decoders, part: Part, side: int, fit: str) -> Iterator[Decoded]:
     chunks = part.chunks()
     first = next(chunks)
     together = itertools.chain([first], chunks)
     if isinstance(first, list):
-        yield from decode_all(together, side, fit)  # pyright: ignore[reportArgumentType]
+        yield from decoders.decode(together, side, fit)  # pyright: ignore[reportArgumentType]
         return
     for block in together:
         assert isinstance(block, np.ndarray)

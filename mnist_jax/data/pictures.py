@@ -1,7 +1,5 @@
 """One picture of the user's own to whole levels: docs/preprocessing.md, "Own pictures"."""
 
-from __future__ import annotations
-
 import io
 import os
 import stat
@@ -9,13 +7,11 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, UInt8
 from PIL import Image, ImageOps
-
-if TYPE_CHECKING:  # a decoder's process starts sooner without it
-    from jaxtyping import Float64, UInt8
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
