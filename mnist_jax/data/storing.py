@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ class Store:
         self._labels: dict[str, list[np.ndarray]] = {split: [] for split in arrays.SPLITS}
         self._names: dict[str, list[str]] = {split: [] for split in arrays.SPLITS}
         self._prints: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {s: [] for s in self._files}
+        self._digests: dict[str, np.ndarray] = {}
 
     def add(
         self,
@@ -50,14 +53,14 @@ class Store:
     ) -> None:
         """Adds pictures, each to the split that its number says, as an index of `SPLITS`."""
         self.has_colour = self.has_colour or bool((images != images[..., :1]).any())
-        digests, edges = report.fingerprints(images)
+        keys, edges = report.fingerprints(images)
         for number, split in enumerate(arrays.SPLITS):
             here = np.flatnonzero(destinations == number)
             if len(here):
                 self._files[split].write(images if len(here) == len(images) else images[here])
                 self._labels[split].append(labels[here])
                 self._names[split] += [names[i] for i in here]
-                self._prints[split].append((digests[here], edges[here]))
+                self._prints[split].append((keys[here], edges[here]))
 
     def close(self) -> None:
         """Says that no more pictures come."""
@@ -68,14 +71,12 @@ class Store:
         self, keep: dict[str, Bool[np.ndarray, " n"]] | None = None
     ) -> dict[str, report.Facts]:
         """Returns what the report needs, of all pictures or of those to keep."""
+        self._digests = self._digests or self._tell_apart()
         result = {}
         for split in arrays.SPLITS:
             labels = np.concatenate([np.zeros(0, np.int64), *self._labels[split]])
             kept = np.ones(len(labels), bool) if keep is None else keep[split]
-            digests, edges = (
-                np.concatenate([np.zeros(0, "V16"), *(pair[i] for pair in self._prints[split])])
-                for i in (0, 1)
-            )
+            digests, edges = self._digests[split], self._joined(split, 1)
             names = [self._names[split][i] for i in np.flatnonzero(kept)]
             result[split] = report.Facts(names, labels[kept], digests[kept], edges[kept])
         return result
@@ -101,6 +102,21 @@ class Store:
             index[path.name] = _entry(len(contents), hashlib.sha256(contents))
         arrays.write_index(self.folder, index)
         return self._files["train"].mean_and_std()
+
+    def _tell_apart(self) -> dict[str, np.ndarray]:
+        """Returns `Facts.digests`; only pictures whose keys are equal are looked at again."""
+        keys = {split: self._joined(split, 0).tolist() for split in self._files}
+        counts = Counter(itertools.chain.from_iterable(keys.values()))
+        size = self.side**2 * 3
+        for split, digests in keys.items():
+            with self._files[split].path.open("rb") as file:
+                for row in [row for row, key in enumerate(digests) if counts[key] > 1]:
+                    file.seek(_ImagesFile.HEADER_BYTES + row * size)
+                    digests[row] = report.digest(file.read(size))
+        return {split: np.array(digests, "V16") for split, digests in keys.items()}
+
+    def _joined(self, split: str, which: int) -> np.ndarray:
+        return np.concatenate([np.zeros(0, "V16"), *(pair[which] for pair in self._prints[split])])
 
     def _write_again(
         self, old: "_ImagesFile", shape: tuple[int, ...], keep: Bool[np.ndarray, " n"] | None
