@@ -124,7 +124,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
     def made_once(name: str, make: Callable[[Path], None]) -> Path:
         with (shared / f"{name}.made").open("a") as mark:
             fcntl.flock(mark, fcntl.LOCK_EX)  # until it is closed
-            if mark.tell() == 0:
+            if os.fstat(mark.fileno()).st_size == 0:  # as it is now, with the lock
                 (shared / name).mkdir()
                 make(shared / name)
                 mark.write("whole")
