@@ -28,6 +28,7 @@ def parts_on_a_cpu(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "capsule_evaluation": partial(capsules.evaluation, quick),
         "capsule_routing": partial(capsule_routing.part, quick),
         "pictures": partial(pictures.preparing, quick),
+        "predict": partial(pictures.predicting, quick),
         "quick_start": partial(start_up.quick_start, quick),
     }
     if options.manual_dir:

@@ -19,9 +19,15 @@ def decode_and_send(paths: list[str]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
 
-def loop(function: Callable[[list[str]], object], paths: list[str], chunk: int) -> None:
-    """Calls a function of this module for all paths, a chunk at a time, on all cores."""
+def loop(
+    function: Callable[[list[str]], object],
+    paths: list[str],
+    chunk: int,
+    begin: Callable[[], object] | None = None,
+) -> None:
+    """Calls a function for all paths, a chunk at a time, on all cores, after `begin` in each."""
     chunks = [paths[i : i + chunk] for i in range(0, len(paths), chunk)]
-    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+    context, cores = multiprocessing.get_context("spawn"), len(os.sched_getaffinity(0))
+    with context.Pool(cores, begin) as pool:
         for _ in pool.imap(function, chunks):
             pass

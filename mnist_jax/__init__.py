@@ -1,5 +1,6 @@
 """A training-to-release pipeline for small image classifiers in JAX."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -7,6 +8,10 @@ if TYPE_CHECKING:
     from mnist_jax.release.records import Criteria
 
 __all__ = ["Criteria", "prove"]
+
+# ONNX Runtime gives the machine an id and reports its use to Microsoft, unless it finds this when
+# it is loaded. It is set here, before all else, so that it holds for commands and for `prove`.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

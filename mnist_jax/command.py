@@ -140,9 +140,15 @@ def loading() -> Iterator[None]:
         known = [name for name in known if name in str(error)] or known
         unset = f"unset {', '.join(known)} if that is not meant, or " if known else ""
         raise UserError(
-            f"a library cannot be loaded ({first_line(error)}); {unset}remove .venv, to have it "
-            "installed again"
+            f"a library cannot be loaded ({first_line(error)}); {unset}{_remedy(error)}"
         ) from error
+
+
+def _remedy(error: Exception) -> str:
+    """Returns what to do about a library: pip has left the extras out, or .venv is broken."""
+    if isinstance(error, ModuleNotFoundError) and as_called("scripts/") != "scripts/":
+        return "install the extras too, in the checkout: pip install '.[serve,import,publish]'"
+    return "remove .venv, to have it installed again"
 
 
 def _is_ours(error: Exception) -> bool:

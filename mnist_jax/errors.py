@@ -26,6 +26,8 @@ class StoppedError(Exception):
 
 def printable(text: str) -> str:
     """Writes what does not print (line ends, terminal codes, bytes that are not text) escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -1,5 +1,6 @@
 """Strictness for every test, and the few fixtures that several files share."""
 
+import fcntl
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from mnist_jax import command, train
+from mnist_jax.release import latency
 from mnist_jax.run import tuning
 
 ROOT = Path(__file__).parents[1]
@@ -85,13 +87,63 @@ def idx_bytes() -> Callable[[np.ndarray], bytes]:
     return write
 
 
+LINEAR_NETWORK = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, *, num_classes, image_side, num_channels, rngs):
+        self.dense = nnx.Linear(image_side**2 * num_channels, num_classes, rngs=rngs)
+
+    def __call__(self, images):
+        return self.dense(images.reshape(images.shape[0], -1))
+"""
+
+
 @pytest.fixture(scope="session")
-def released(tmp_path_factory) -> Path:
+def linear_network(tmp_path_factory) -> str:
+    """The smallest network of a user's own: what `--model-id` takes."""
+    path = tmp_path_factory.mktemp("linear") / "net.py"
+    path.write_text(LINEAR_NETWORK)
+    return f"{path}:Net"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hurry():
+    """Times exported files for an instant: `test_latency.py` alone takes the time that it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "WARM_UP_S", 0.01)
+        patch.setattr(latency, "WINDOW_S", 0.01)
+        patch.setattr(latency, "MAX_MEASURING_S", 0.1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder that all workers share: `made_once(name, make)`; not to be changed."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def made_once(name: str, make: Callable[[Path], None]) -> Path:
+        with (shared / f"{name}.made").open("a") as mark:
+            fcntl.flock(mark, fcntl.LOCK_EX)  # until it is closed
+            if os.fstat(mark.fileno()).st_size == 0:  # as it is now, with the lock
+                (shared / name).mkdir()
+                make(shared / name)
+                mark.write("whole")
+        return shared / name
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def released(made_once) -> Path:
     """A folder with `run`, a released run on the embedded digits, and `data`; not to be changed."""
-    folder = tmp_path_factory.mktemp("released")
     flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "-q"]
     flags += ["--config.augment_shift_px=1", "--min-test-accuracy=0.1"]
     flags += ["--min-per-class-accuracy=0", "--max-inference-time-ms=1000"]
-    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
-    assert train.main([*flags, *places]) == 0
-    return folder
+
+    def make(folder):
+        places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+        assert train.main([*flags, *places]) == 0
+
+    return made_once("released", make)

@@ -54,7 +54,7 @@ NEVER = [
 GROUND_FLOOR = ("errors", "files", "command", "config")
 # The server reads no picture files; `predict`, which is beside it, does.
 READERS = ("predict.py", "prepared.py", "listed.py")
-SEEN_BY_READERS = ("data.decoding", "data.pictures", "data.readers.folder")
+SEEN_BY_READERS = ("data.decoder", "data.decoding", "data.pictures", "data.readers.folder")
 SEEN_BY_SERVE = ("repository.layout", "export.interface", "export.session", "run.paths", "serve")
 
 

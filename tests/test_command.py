@@ -1,3 +1,4 @@
+import importlib
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,14 @@ def test_the_program_is_named_as_it_was_called(monkeypatch):
     assert command.Parser("scripts/verify", None).prog == "mnist-jax verify"
     monkeypatch.setattr("sys.argv", ["/checkout/mnist_jax/__main__.py", "verify"])
     assert command.Parser("scripts/verify", None).prog == "scripts/verify"
+
+
+@pytest.mark.parametrize(
+    ("program", "remedy"),
+    [("/venv/bin/mnist-jax", "pip install '.[serve"), ("/x/__main__.py", "remove .venv")],
+)
+def test_a_library_that_is_not_there_is_installed_as_the_command_was(program, remedy, monkeypatch):
+    monkeypatch.setattr("sys.argv", [program, "serve"])
+    with pytest.raises(UserError, match=r"no_such_library") as caught, command.loading():
+        importlib.import_module("no_such_library")
+    assert remedy in str(caught.value)

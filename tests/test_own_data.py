@@ -10,16 +10,6 @@ from PIL import Image
 from mnist_jax import reexport, train
 from mnist_jax.data.idx import read_idx
 
-NETWORK = """
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, *, num_classes, image_side, num_channels, rngs):
-        self.dense = nnx.Linear(image_side**2 * num_channels, num_classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.dense(images.reshape(images.shape[0], -1))
-"""
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
 
@@ -38,28 +28,21 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def run(folder, pictures, *flags):
-    network = folder / "net.py"
-    network.write_text(NETWORK)
-    return train.main(
-        [
-            "-q",
-            f"--data={pictures}",
-            f"--model-id={network}:Net",
-            "--epochs=3",
-            "--batch-size=8",
-            "--skip-visualizations",
-            "--max-inference-time-ms=1000",
-            "--min-per-class-accuracy=0.5",
-            "--min-test-accuracy=0.5",
-            f"--data-dir={folder / 'data'}",
-            f"--output-dir={folder / 'run'}",
-            *flags,
-        ]
-    )
+@pytest.fixture
+def run(linear_network):
+    """Trains on `pictures`, in `folder`: `run(folder, pictures, *flags)` returns the status."""
+
+    def run(folder, pictures, *flags):
+        places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+        shape = [f"--model-id={linear_network}", "--epochs=3", "--batch-size=8"]
+        easy = ["--min-per-class-accuracy=0.5", "--min-test-accuracy=0.5"]
+        easy += ["--max-inference-time-ms=1000", "--skip-visualizations", "-q"]
+        return train.main([f"--data={pictures}", *shape, *easy, *places, *flags])
+
+    return run
 
 
-def test_a_folder_of_colour_pictures_is_released_and_exported_again(tmp_path, pictures):
+def test_a_folder_of_colour_pictures_is_released_and_exported_again(run, tmp_path, pictures):
     # A perfect score on a small set is not refused: n is below 1,000.
     assert run(tmp_path, pictures) == 0
     logs = tmp_path / "run" / "logs"
@@ -76,7 +59,7 @@ def test_a_folder_of_colour_pictures_is_released_and_exported_again(tmp_path, pi
     assert reexport.main([str(tmp_path / "run"), "--export_format=onnx"]) == 0
 
 
-def test_a_copy_of_a_test_picture_in_train_refuses_the_release(tmp_path, pictures, capsys):
+def test_a_copy_of_a_test_picture_in_train_refuses_the_release(run, tmp_path, pictures, capsys):
     with np.load(make_archive(tmp_path)) as archive:
         assert (archive["train_images"][0] == archive["test_images"][0]).all()
     assert run(tmp_path, tmp_path / "leaky.npz", "--skip-export") == 1
@@ -84,7 +67,7 @@ def test_a_copy_of_a_test_picture_in_train_refuses_the_release(tmp_path, picture
     assert any(line.startswith("no_leakage") for line in reasons)
 
 
-def test_every_mistake_is_named_and_a_class_may_lack_a_test_picture(tmp_path):
+def test_every_mistake_is_named_and_a_class_may_lack_a_test_picture(run, tmp_path):
     random = np.random.default_rng(2)
     arrays = {}
     for split, labels in (("train", [0, 1, 2] * 20), ("val", [0, 1, 2]), ("test", [0, 1] * 10)):
@@ -135,7 +118,7 @@ def make_archive(folder):
         (['--class-weights={"red": 0}'], "gives 'red' the weight 0, but must give a number"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(tmp_path, pictures, capfd, flags, message):
+def test_what_cannot_be_done_is_said_in_one_line(run, tmp_path, pictures, capfd, flags, message):
     assert run(tmp_path, pictures, *flags) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
@@ -153,7 +136,7 @@ def as_files(root, images, labels):
     ("num_train", "num_test"), [(600, 200), pytest.param(60_000, 10_000, marks=pytest.mark.slow)]
 )
 def test_mnist_as_png_files_gives_the_bytes_of_its_idx_files(
-    num_train, num_test, tmp_path, real_data, idx_bytes
+    num_train, num_test, tmp_path, run, real_data, idx_bytes
 ):
     """Wherever the two lie: only the name of the data belongs to the model."""
     splits = {"train": ("train", num_train), "test": ("t10k", num_test)}

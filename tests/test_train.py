@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mnist_jax import train
+from mnist_jax.__main__ import MODULES
 
 RECIPE = "from mnist_jax import config\ndef get_config():\n    c = config.default()\n"
 
@@ -227,6 +228,21 @@ def test_help_and_a_mistake_answer_without_loading_jax(tmp_path):
     assert "usage: scripts/train" in done.stdout
     after = os.times()  # of processor time, which other work on the machine does not lengthen
     assert sum(after[2:4]) - sum(before[2:4]) < 2
+
+
+def test_help_of_no_command_loads_jax():
+    """Not even of those that are for research: that takes a second, and help should not."""
+    code = (
+        "import contextlib, importlib, sys\n"
+        "from mnist_jax.__main__ import MODULES\n"
+        "for name, module in MODULES.items():\n"
+        "    with contextlib.suppress(SystemExit):  # argparse's\n"
+        "        importlib.import_module(module).main(['--help'])\n"
+        "    assert 'jax' not in sys.modules, name"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nusage: ") >= len(MODULES) - 1
 
 
 def test_environment_files_are_read_below_the_environment(tmp_path, monkeypatch, capfd):

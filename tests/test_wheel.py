@@ -94,8 +94,7 @@ def test_every_command_helps_in_the_same_form_and_at_once(installed, tmp_path):
         seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
         assert (done.returncode, done.stderr) == (0, ""), name
         assert done.stdout.startswith(f"usage: mnist-jax {name} "), name
-        if name != "multimnist":  # research: its module computes with JAX from its first line on
-            assert seconds < 1, name
+        assert seconds < 1, name
 
 
 @pytest.mark.slow

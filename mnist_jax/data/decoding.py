@@ -1,41 +1,34 @@
 """Decodes many pictures on all cores, in order, with bounded memory.
 
-Workers are plain child processes that talk through pipes: no semaphores, no shared memory, nothing
-of the caller's `__main__` is imported again, and one that dies takes only its pictures with it.
+Workers are child processes that get jobs through sockets and leave pixels in memory that they share
+with the caller: no semaphores, nothing in /dev/shm, nothing of the caller's `__main__` is imported
+again, and one that dies takes only its pictures with it.
 """
 
 import contextlib
-import importlib
-import itertools
 import json
 import os
-import struct
+import signal
+import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from mnist_jax.data import pictures
+from mnist_jax.data import decoder
+from mnist_jax.data.decoder import Job, Seen
 
-CHUNK = 64  # pictures a job: more than a pipe's turn-round costs, little enough to keep in memory
-PREPARE = f"{__name__}:prepare_one"
-_LENGTH = struct.Struct(">Q")
+CHUNK = 64  # pictures a job: more than a job's turn-round costs, little enough to keep in memory
+PREPARE = f"{decoder.__name__}:{decoder.prepare_one.__name__}"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-class Seen(NamedTuple):
-    """What one picture turned out to be."""
-
-    reason: str | None  # why it is unreadable; None: it was read
-    size: tuple[int, int] = (0, 0)  # width and height in the file
-    mode: str = ""
+_PATIENCE_S = 0.5  # with workers that are to end by themselves
 
 
 class Decoded(NamedTuple):
@@ -45,173 +38,147 @@ class Decoded(NamedTuple):
     images: UInt8[np.ndarray, "num_readable side side 3"]
 
 
-def decode_all(
-    chunks: Iterable[list[Path] | list[bytes]],
-    side: int,
-    rule: str,
-    workers: int | None = None,
-    prepare: str = PREPARE,
-) -> Generator[Decoded, None, None]:
-    """Yields one `Decoded` for each chunk, in order.
+class Decoders:
+    """Child processes, which get ready while the caller finds out what there is to decode.
 
     Args:
-        chunks: paths, or the contents of picture files; at most a few for each worker are held.
-        side: of the results, in pixels.
-        rule: `pictures.prepare`'s `fit`, or what else `prepare` takes.
-        workers: child processes; None: one for each core that this process may use.
-        prepare: `package.module:function`, which does what `prepare_one` does.
+        workers: at most; None: one for each core that this process may use.
+        prepare: `package.module:function`, which does what `decoder.prepare_one` does.
     """
-    chunks = iter(chunks)
-    first = list(itertools.islice(chunks, workers or len(os.sched_getaffinity(0))))
-    workers = len(first)  # no more than have work
-    if not first:
-        return
-    idle: SimpleQueue[_Worker] = SimpleQueue()
-    started = [_Worker(side, rule, prepare) for _ in range(workers)]
-    for worker in started:
-        idle.put(worker)
 
-    def job(chunk: list[Path] | list[bytes]) -> Decoded:
-        worker = idle.get()
+    def __init__(self, workers: int | None = None, prepare: str = PREPARE) -> None:
+        self._num_workers = workers or len(os.sched_getaffinity(0))
+        self._prepare, self._has_ended = prepare, False
+        self._shared = os.memfd_create("decoded")
+        self._sources: list[_Source] = []
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for channel in self._start(self._num_workers):
+            self._idle.put(_Worker(channel, lambda: self._start(1)[0]))
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended = True
+        for source in self._sources:
+            source.end()
+        os.close(self._shared)
+
+    def decode(
+        self, chunks: Iterable[list[str] | list[bytes]], side: int, rule: str
+    ) -> Generator[Decoded, None, None]:
+        """Yields one `Decoded` for each chunk, in order; its pixels last until the next is due.
+
+        Args:
+            chunks: paths, or the contents of picture files, at most `CHUNK` of them; at most a few
+                chunks for each worker are held.
+            side: of the results, in pixels.
+            rule: `pictures.prepare`'s `fit`, or what else `prepare` takes.
+        """
+        places = deque(range(2 * self._num_workers + 1))  # of chunks in the memory for results
+        os.ftruncate(self._shared, len(places) * CHUNK * side * side * 3)
+        rows = decoder.rows(self._shared, side)
+
+        def job(chunk: list[str] | list[bytes], place: int) -> list[Seen]:
+            worker = self._idle.get()
+            try:
+                return worker.decode(chunk, Job(side, rule, place * CHUNK))
+            finally:
+                self._idle.put(worker)
+
+        def oldest() -> Generator[Decoded, None, None]:
+            place, future = waiting.popleft()
+            seen = future.result()
+            yield Decoded(seen, rows[place * CHUNK :][: _num_readable(seen)])
+            places.append(place)
+
+        threads = ThreadPoolExecutor(self._num_workers)
+        waiting: deque[tuple[int, Future[list[Seen]]]] = deque()  # place and answer, in order
         try:
-            return worker.decode(chunk)
+            for chunk in chunks:
+                if not places:
+                    yield from oldest()
+                place = places.popleft()
+                waiting.append((place, threads.submit(job, chunk, place)))
+            while waiting:
+                yield from oldest()
         finally:
-            idle.put(worker)
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    threads = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[Future[Decoded]] = deque()
-        for chunk in itertools.chain(first, chunks):
-            waiting.append(threads.submit(job, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-        for worker in started:
-            worker.stop()
+    def _start(self, count: int) -> list[socket.socket]:
+        if self._has_ended:
+            raise EOFError
+        self._sources.append(_Source(self._shared, self._prepare, count))
+        return self._sources[-1].channels
+
+
+class _Source:
+    """A process that imports what workers need, and forks them."""
+
+    def __init__(self, shared: int, prepare: str, count: int) -> None:
+        pairs = [socket.socketpair() for _ in range(count)]
+        self.channels = [ours for ours, _ in pairs]  # one to each worker
+        ends = [theirs.fileno() for _, theirs in pairs]
+        code = f"from {decoder.__name__} import start; start({prepare!r}, {shared}, {ends})"
+        package = str(Path(__file__).parents[2])
+        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        # A process group of its own: Ctrl-C is the parent's to handle.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": paths},
+            pass_fds=(shared, *ends),
+            process_group=0,
+        )
+        for _, theirs in pairs:
+            theirs.close()
+
+    def end(self) -> None:
+        for channel in self.channels:
+            with contextlib.suppress(OSError):  # its worker died
+                channel.shutdown(socket.SHUT_RDWR)
+            channel.close()
+        try:
+            self.process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 class _Worker:
-    """A child process, started again if it dies."""
+    """A child process, replaced if it dies."""
 
-    def __init__(self, side: int, rule: str, prepare: str) -> None:
-        self.side, self.arguments = side, f"{side}, {rule!r}, {prepare!r}"
-        self.stopped = False
-        self.process = self._start()
+    def __init__(self, channel: socket.socket, replace: Callable[[], socket.socket]) -> None:
+        self.pipe, self.replace = channel.makefile("rwb"), replace
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        code = f"from {__name__} import serve; serve({self.arguments})"
-        command = [sys.executable, "-P", "-c", code]
-        package = str(Path(__file__).parents[2])
-        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": paths}
-        # A process group of its own: Ctrl-C is the parent's to handle.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            process_group=0,
-        )
-
-    def decode(self, chunk: list[Path] | list[bytes]) -> Decoded:
+    def decode(self, chunk: list[str] | list[bytes], job: Job) -> list[Seen]:
+        """Has a chunk decoded."""
         try:
-            return self._ask(chunk)
+            return self._ask(chunk, job)
         except (OSError, EOFError):
-            if self.stopped:
-                raise
-        # It died: one at a time, so that only the picture that kills a worker is lost.
-        self._restart()
-        parts = [self._ask_alone(picture) for picture in chunk]
-        seen = [part.seen[0] for part in parts]
-        return Decoded(seen, np.concatenate([part.images for part in parts]))
+            # It died: one at a time, so that only the picture that kills a worker is lost.
+            self.pipe = self.replace().makefile("rwb")
+        seen: list[Seen] = []
+        for picture in chunk:
+            seen.append(self._ask_alone(picture, job._replace(row=job.row + _num_readable(seen))))
+        return seen
 
-    def _ask_alone(self, picture: Path | bytes) -> Decoded:
+    def _ask_alone(self, picture: str | bytes, job: Job) -> Seen:
         try:
-            return self._ask([picture])  # pyright: ignore[reportArgumentType]
+            return self._ask([picture], job)[0]  # pyright: ignore[reportArgumentType]
         except (OSError, EOFError):
-            if self.stopped:
-                raise
-            self._restart()
-            nothing = np.zeros((0, self.side, self.side, 3), np.uint8)
-            return Decoded([Seen("its decoder crashed")], nothing)
+            self.pipe = self.replace().makefile("rwb")
+            return Seen("its decoder crashed")
 
-    def _ask(self, chunk: list[Path] | list[bytes]) -> Decoded:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        is_paths = isinstance(chunk[0], Path)
-        items = [os.fsencode(item) if isinstance(item, Path) else item for item in chunk]
-        _send(stdin, json.dumps([is_paths, [len(item) for item in items]]).encode())
-        stdin.write(b"".join(items))
-        stdin.flush()
-        seen = [Seen(r, (w, h), m) for r, (w, h), m in json.loads(_receive(stdout))]
-        images = np.frombuffer(_receive(stdout), np.uint8)
-        return Decoded(seen, images.reshape(-1, self.side, self.side, 3))
-
-    def _restart(self) -> None:
-        self._end()
-        self.process = self._start()
-
-    def stop(self) -> None:
-        self.stopped = True
-        self._end()
-
-    def _end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):  # what was still to be written has no reader now
-                pipe.close()
+    def _ask(self, chunk: list[str] | list[bytes], job: Job) -> list[Seen]:
+        is_paths = isinstance(chunk[0], str)
+        items = [os.fsencode(item) if isinstance(item, str) else item for item in chunk]
+        decoder.send(self.pipe, json.dumps([job, is_paths, [*map(len, items)]]).encode())
+        self.pipe.write(b"".join(items))
+        self.pipe.flush()
+        return [Seen(r, (w, h), m) for r, (w, h), m in json.loads(decoder.receive(self.pipe))]
 
 
-def prepare_one(
-    picture: Path | bytes, side: int, fit: str
-) -> tuple[Seen, UInt8[np.ndarray, "side side 3"] | None]:
-    """Reads, decodes and prepares one picture; whatever is wrong with it is in `Seen.reason`."""
-    try:
-        contents = pictures.read_file(picture) if isinstance(picture, Path) else picture
-        decoded = pictures.decode(contents)
-        prepared = pictures.prepare(decoded.pixels, side, fit)
-    except (pictures.Unreadable, MemoryError) as error:
-        return Seen(str(error) or "too little memory"), None
-    return Seen(None, decoded.size, decoded.mode), prepared
-
-
-def _send(pipe: IO[bytes], contents: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(contents)))
-    pipe.write(contents)
-
-
-def _receive(pipe: IO[bytes]) -> bytes:
-    (length,) = _LENGTH.unpack(_exactly(pipe, _LENGTH.size))
-    return _exactly(pipe, length)
-
-
-def _exactly(pipe: IO[bytes], length: int) -> bytes:
-    contents = pipe.read(length)
-    if len(contents) < length:
-        raise EOFError
-    return contents
-
-
-def serve(side: int, rule: str, prepare: str) -> None:
-    """Answers jobs from standard input until it ends."""
-    module, name = prepare.split(":")
-    prepare_picture = getattr(importlib.import_module(module), name)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while True:
-        try:
-            is_paths, sizes = json.loads(_receive(stdin))
-        except EOFError:
-            return
-        items = [_exactly(stdin, size) for size in sizes]
-        answers = [
-            prepare_picture(Path(os.fsdecode(item)) if is_paths else item, side, rule)
-            for item in items
-        ]
-        _send(stdout, json.dumps([seen for seen, _ in answers]).encode())
-        _send(stdout, b"".join(np.ascontiguousarray(i).data for _, i in answers if i is not None))
-        stdout.flush()
+def _num_readable(seen: list[Seen]) -> int:
+    return sum(one.reason is None for one in seen)

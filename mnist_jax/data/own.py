@@ -1,5 +1,7 @@
 """The user's own pictures: decoded once, kept as arrays, found again in a moment."""
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -12,7 +14,8 @@ from jaxtyping import UInt8
 
 from mnist_jax import files
 from mnist_jax.data import arrays, pictures, readers, report, splits, storing
-from mnist_jax.data.decoding import Decoded, Seen, decode_all
+from mnist_jax.data.decoder import Seen
+from mnist_jax.data.decoding import Decoded, Decoders
 from mnist_jax.data.readers.listing import Listing, Part, label_indices
 from mnist_jax.errors import UserError, printable
 
@@ -72,10 +75,11 @@ def prepare(
     _check(settings)
     folder = Path("own", _key(path, settings))
     if not os.path.isdir(data_dir / folder):
-        listing = readers.read(path, settings.transposed)
-        with arrays.alone_in(data_dir):
-            if not os.path.isdir(data_dir / folder):
-                _make(path, listing, settings, data_dir, folder, progress)
+        with Decoders() as decoders:  # they get ready while files are listed
+            listing = readers.read(path, settings.transposed)
+            with arrays.alone_in(data_dir):
+                if not os.path.isdir(data_dir / folder):
+                    _make(path, listing, settings, data_dir, folder, decoders, progress)
     saved = files.read_json(data_dir / folder / "data.json")
     own = OwnData(
         **{**saved, "class_names": tuple(saved["class_names"]), "ignored": tuple(saved["ignored"])},
@@ -144,6 +148,7 @@ def _make(
     settings: Settings,
     data_dir: Path,
     folder: Path,
+    decoders: Decoders,
     progress: Progress | None,
 ) -> None:
     class_names = tuple(printable(name) for name in listing.class_names)
@@ -153,8 +158,10 @@ def _make(
     destinations = splits.assign(listing, settings.validation_share, settings.test_share)
     side = settings.image_side or _usual_side(path, listing.parts["train"])
     with arrays.appears_whole(data_dir, folder) as staging:
-        store = storing.Store(staging, side)
-        seen, unreadable = _fill(store, listing, destinations, settings.fit, progress)
+        decode = functools.partial(_decode, decoders, side=side, fit=settings.fit)
+        store = storing.Store(staging / folder, side, splits.counts(destinations))
+        with contextlib.closing(store):
+            seen, unreadable = _fill(store, listing, destinations, decode, progress)
         facts = store.facts()
         for split, part in facts.items():
             if not len(part.labels):
@@ -170,7 +177,7 @@ def _make(
             if not all(kept.any() for kept in keep.values()):
                 raise UserError(f"{path} has only pictures that are in a later split; add others")
         channels = settings.channels or (3 if store.has_colour else 1)
-        mean, std = store.finish(staging / folder, channels, len(class_names), keep)
+        mean, std = store.finish(channels, len(class_names), keep)
         kept = store.facts(keep)
         dropped = {s: len(facts[s].labels) - len(kept[s].labels) for s in kept if keep}
         found = report.data_report(kept, class_names, seen, unreadable, dropped)
@@ -194,7 +201,7 @@ def _fill(
     store: storing.Store,
     listing: Listing,
     destinations: splits.Destinations,
-    fit: str,
+    decode: Callable[[Part], Iterator[Decoded]],
     progress: Progress | None,
 ) -> tuple[dict[str, tuple[tuple[int, int], str]], list[tuple[str, str]]]:
     """Decodes everything; returns size and mode by name, and what is unreadable with the reason."""
@@ -202,7 +209,7 @@ def _fill(
     unreadable, seen, done = list(listing.refused), {}, 0
     for split, part in listing.parts.items():
         labels, at = label_indices(part, listing.class_names), 0
-        for decoded in _decode(part, store.side, fit):
+        for decoded in decode(part):
             rows = range(at, at + len(decoded.seen))
             good = [i for i, s in zip(rows, decoded.seen, strict=True) if s.reason is None]
             for i, (reason, size, mode) in zip(rows, decoded.seen, strict=True):
@@ -218,12 +225,12 @@ def _fill(
     return seen, unreadable
 
 
-def _decode(part: Part, side: int, fit: str) -> Iterator[Decoded]:
+def _decode(decoders: Decoders, part: Part, side: int, fit: str) -> Iterator[Decoded]:
     chunks = part.chunks()
     first = next(chunks)
     together = itertools.chain([first], chunks)
     if isinstance(first, list):
-        yield from decode_all(together, side, fit)  # pyright: ignore[reportArgumentType]
+        yield from decoders.decode(together, side, fit)  # pyright: ignore[reportArgumentType]
         return
     for block in together:
         assert isinstance(block, np.ndarray)
@@ -249,7 +256,7 @@ def _usual_side(path: Path, part: Part) -> int:
             break
         for item in chunk:
             try:
-                contents = pictures.read_file(item) if isinstance(item, Path) else item
+                contents = pictures.read_file(item) if isinstance(item, str) else item
                 sides.append(max(pictures.header(contents)))
             except pictures.Unreadable:
                 continue  # decoding will say so
@@ -261,12 +268,13 @@ def _usual_side(path: Path, part: Part) -> int:
 
 
 def _describe(listing: Listing, found: report.DataReport, counts: dict[str, int]) -> str:
-    given = ", ".join(split for split in arrays.SPLITS if split in listing.parts)
+    missing = " and ".join(split for split in arrays.SPLITS if split not in listing.parts)
     sizes, modes = list(found["sizes"]), sorted(found["modes"])
     shown = ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")
     parts = [
-        f"{listing.format} with {given}",
-        f"{sum(counts.values()):,} pictures ({' + '.join(f'{n:,}' for n in counts.values())})",
+        f"{listing.format}; {sum(counts.values()):,} pictures",
+        ", ".join(f"{n:,} {name.removeprefix('num_')}" for name, n in counts.items())
+        + (f" ({missing} taken from train)" if missing else ""),
         f"{len(listing.class_names)} classes",
         f"sizes {shown}",
         f"modes {', '.join(modes)}",

@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     mode: str  # Pillow's name of the pixel format: L, RGB, RGBA, P, CMYK, I;16, ...
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """Reads a regular file; never waits on a FIFO and never opens a device.
 
     Raises:
@@ -42,13 +42,15 @@ def read_file(path: Path) -> bytes:
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise Unreadable("not a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise Unreadable(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-            contents = file.read(status.st_size)  # as much is allocated as is asked for
+            contents = os.read(handle, status.st_size)  # a file object takes as long to make
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
     if not contents:

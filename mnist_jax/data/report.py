@@ -24,9 +24,7 @@ class Facts(NamedTuple):
 
     names: Sequence[str]
     labels: Integer[np.ndarray, " num_images"]
-    digests: (
-        np.ndarray
-    )  # V16 `[n]`: 128 bits of SHA-256 over the levels; equal for equal pictures alone
+    digests: np.ndarray  # V16 `[n]`: equal for equal pictures alone
     edges: np.ndarray  # V16 `[n]`: difference hash, 128 bits; all 0 where there are no edges
 
 
@@ -56,8 +54,10 @@ class DataReport(TypedDict):
 def fingerprints(
     images: UInt8[np.ndarray, "num_images side side"] | UInt8[np.ndarray, "num_images side side 3"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `Facts.digests` and `Facts.edges` of a block of pictures."""
-    digests = [hashlib.sha256(image.data).digest()[:16] for image in np.ascontiguousarray(images)]
+    """Returns keys, V16 `[n]`, and `Facts.edges` of a block of pictures.
+
+    Equal pictures have equal keys, and few others do: a key is made of means over 9x9 regions.
+    """
     side = images.shape[1]
     grey = (images if images.ndim == 3 else images[..., 1]).astype(np.float32)
     weights = pictures.weights(side, 9).astype(np.float32)
@@ -65,7 +65,13 @@ def fingerprints(
     across = small[:, :8, 1:] - small[:, :8, :-1] > EDGE
     down = small[:, 1:, :8] - small[:, :-1, :8] > EDGE
     bits = np.packbits(np.stack([across, down], 1).reshape(len(images), 128), axis=1)
-    return np.frombuffer(b"".join(digests), "V16"), np.frombuffer(bits.tobytes(), "V16")
+    keys = [hashlib.blake2b(means.data, digest_size=16).digest() for means in small]
+    return np.frombuffer(b"".join(keys), "V16"), np.frombuffer(bits.tobytes(), "V16")
+
+
+def digest(levels: bytes) -> bytes:
+    """Returns 128 bits of SHA-256 over a picture."""
+    return hashlib.sha256(levels).digest()[:16]
 
 
 def drop_duplicates(facts: dict[str, Facts]) -> dict[str, Bool[np.ndarray, " num_images"]]:

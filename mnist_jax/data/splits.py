@@ -50,6 +50,12 @@ def assign(listing: Listing, validation_share: float, test_share: float) -> Dest
     return destinations
 
 
+def counts(destinations: Destinations) -> dict[str, int]:
+    """Returns how many pictures each split gets."""
+    numbers = np.concatenate(list(destinations.values()))
+    return dict(zip(SPLITS, np.bincount(numbers, minlength=len(SPLITS)).tolist(), strict=True))
+
+
 def _slice_by_group(groups: list[str], size: int) -> Bool[np.ndarray, " num_pictures"]:
     """Takes whole groups, in the order of their names' SHA-256, until `size` pictures are there."""
     names, index, counts = np.unique(groups, return_inverse=True, return_counts=True)

@@ -25,15 +25,16 @@ class MeanOverSeeds(TypedDict):
 
 def wilson(num_correct: int, num_examples: int) -> list[float]:
     """The Wilson 95 % interval of a proportion, as [low, high] within 0 to 1."""
-    return _limits(binomtest(num_correct, num_examples).proportion_ci(method="wilson"))
+    return wilson_of(num_correct / num_examples, float(num_examples))
 
 
 def wilson_of(share: float, num_examples: float) -> list[float]:
     """The same of a share, 0 to 1, that is known with the certainty of so many examples."""
-    weight = Z**2 / num_examples
-    centre = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
-    return [max(centre - half, 0.0), min(centre + half, 1.0)]
+    # In SciPy's order of operations, whose `binomtest` takes whole numbers alone.
+    scale = 2 * (num_examples + Z**2)
+    centre = (2 * num_examples * share + Z**2) / scale
+    half = Z / scale * math.sqrt(4 * num_examples * share * (1 - share) + Z**2)
+    return [0.0 if share == 0 else centre - half, 1.0 if share == 1 else centre + half]
 
 
 def of_one_among(num_correct: int, num_examples: int, num_compared: int) -> list[float]:

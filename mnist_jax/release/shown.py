@@ -50,15 +50,18 @@ def table(release: Release) -> Group:
             "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
         )
         grid.add_row(*cells, style="" if row["passed"] else "red")
+    remarks = Table.grid(padding=(0, 1, 0, 0))
     # Text, not str: a class name in brackets must not be read as rich's markup.
-    remarks = [row for row in criteria if row["passed"] and row["detail"]]
-    lines = [Text(printable(f"- {reason}"), style="red") for reason in release["reasons"]]
-    lines += [Text(printable(f"- {row['name']}: {row['detail']}"), style="dim") for row in remarks]
+    for reason in release["reasons"]:
+        remarks.add_row("-", Text(printable(reason)), style="red")
+    for row in criteria:
+        if row["passed"] and row["detail"]:
+            remarks.add_row("-", Text(printable(f"{row['name']}: {row['detail']}")), style="dim")
     if num_failed := sum(not row["passed"] for row in criteria):
         verdict = f"REFUSED: {num_failed} of {len(criteria)} criteria failed"
     else:
         verdict = f"RELEASED: all {len(criteria)} criteria passed"
-    return Group(grid, *lines, Text(verdict, style="bold red" if num_failed else "bold green"))
+    return Group(grid, remarks, Text(verdict, style="bold red" if num_failed else "bold green"))
 
 
 def each_class(metrics: Metrics) -> str:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import errno
-import ipaddress
 import logging
 import math
 import re
@@ -23,6 +22,7 @@ from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.errors import UserError
 from mnist_jax.serve import metrics, rest, rpc
 from mnist_jax.serve.connections import MAX_CONNECTIONS, BoundedProtocol
+from mnist_jax.serve.hosts import allowed_hosts, host_pattern
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.reading import Reader
 from mnist_jax.serve.sources import Run, find_source
@@ -34,7 +34,6 @@ TICK_S = 0.1  # uvicorn's
 KEEP_ALIVE_S = 75  # for the next request on a connection
 DRAIN_S = 6  # that requests have to end when the server is told to stop
 CUT_S = 2  # that those have to end whose connection is cut then
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 BACKLOG = 1024  # connections that the kernel keeps until they are accepted
 MAX_FILES = 4 * MAX_CONNECTIONS  # open at a time, gRPC's connections and the models among them
 
@@ -62,6 +61,7 @@ def make_parser() -> Parser:
         "--allow-host",
         action="append",
         default=[],
+        type=host_pattern,
         metavar="NAME",
         help="answer HTTP requests for this host too; may be repeated. A server on loopback "
         "answers to loopback names only, any other one to every name, unless this is given",
@@ -130,7 +130,9 @@ def serve(options: argparse.Namespace) -> int:
     _bind(options.host, options.grpc_port, "--grpc-port").close()  # grpc says it in many lines
     with _bind(options.host, options.port, "--port") as listener:
         config = uvicorn.Config(
-            rest.make_app(models, reader, allowed_hosts(options), options.cors),
+            rest.make_app(
+                models, reader, allowed_hosts(options.host, options.allow_host), options.cors
+            ),
             http=BoundedProtocol,
             ws="none",
             loop="uvloop",
@@ -138,6 +140,7 @@ def serve(options: argparse.Namespace) -> int:
             log_config=None,
             access_log=options.access_log,
             server_header=False,
+            headers=list(rest.HEADERS.items()),
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S + CUT_S,
@@ -184,24 +187,6 @@ async def _serve(
     await health.enter_graceful_shutdown()
     await asyncio.gather(rest_end, grpc_server.stop(DRAIN_S))
     LOGGER.info("stopped")
-
-
-def allowed_hosts(options: argparse.Namespace) -> list[str]:
-    """Returns the names in `Host` that are answered.
-
-    A page of another site whose name is made to lead here (DNS rebinding) would else read answers
-    of a server that only this machine should reach.
-    """
-    if options.host == "localhost" or _is_loopback(options.host):
-        return [*LOOPBACK_NAMES, options.host, *options.allow_host]
-    return options.allow_host or ["*"]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _allow_files() -> None:

@@ -1,6 +1,7 @@
 """Scores for many requests at once: what waits while the model computes is computed together."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -90,22 +91,20 @@ class Batcher:
         """
         if self._num_bytes + images.nbytes > MAX_WAITING_BYTES:
             raise RefusedError(429, f"{self._num_waiting} images are waiting; try again later")
-        future, start = asyncio.get_running_loop().create_future(), time.perf_counter_ns()
+        loop = asyncio.get_running_loop()
+        future, start = loop.create_future(), time.perf_counter_ns()
+        give_up = loop.call_later(MAX_WAIT_S, _give_up, future)  # quicker than asyncio.timeout
         self._waiting.append((images, future, start))
         self._num_waiting += len(images)
         self._num_bytes += images.nbytes
         self._start()
         kind = "fail"
         try:
-            async with asyncio.timeout(MAX_WAIT_S):
-                scores = await future
+            scores = await future
             kind = "success"
             return scores
-        except TimeoutError as error:
-            raise RefusedError(
-                429, f"no scores within {MAX_WAIT_S:g} s; try again later"
-            ) from error
         finally:
+            give_up.cancel()
             self.statistics.count(kind, 1, time.perf_counter_ns() - start)
 
     def _start(self) -> None:
@@ -145,7 +144,8 @@ class Batcher:
         together = images[0] if len(images) == 1 else np.concatenate(images)
         scores = self._model(together)
         self._report(len(together), time.perf_counter() - start)
-        return np.split(scores, np.cumsum([len(part) for part in images[:-1]]))
+        ends = itertools.accumulate(map(len, images))
+        return [scores[end - len(part) : end] for part, end in zip(images, ends, strict=True)]
 
     def _finish(
         self,
@@ -168,3 +168,9 @@ class Batcher:
             else:
                 future.set_exception(error)
         self._start()
+
+
+def _give_up(future: asyncio.Future[Scores]) -> None:
+    if not future.done():
+        message = f"no scores within {MAX_WAIT_S:g} s; try again later"
+        future.set_exception(RefusedError(429, message))

@@ -1,6 +1,7 @@
 """The HTTP server's connections: what uvicorn's quick parser leaves open, closed and bounded."""
 
 import asyncio
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +15,8 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests that wait for the answer to another on their connection
 MAX_HEAD_S = 10.0
 MAX_FLUSH_S = 5.0
-MAX_REQUEST_S = 35.0  # from a head's end to its body's end; the application says no after 30
+MAX_BODY_S = 30.0  # from a head's end
+MAX_UNREAD_S = 35.0  # for an answer that the client does not read
 MAX_MESSAGE_BYTES = 64 << 20  # of a body that nobody reads
 CHUNK_BYTES = 12  # of a chunk's size and line ends, which an honest client needs
 
@@ -38,14 +40,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = math.inf  # for what the client has to send next
+        self._timer: asyncio.TimerHandle | None = None  # looks at the deadline
+        self._timer_due = math.inf
         self._write_timer: asyncio.TimerHandle | None = None
         self._running: Any = None  # the cycle whose request is being answered
         self._is_in_body = False
         self._is_over = False  # nothing more is read
         self._is_surplus = False
         self._upgrade_head: bytes | None = None
-        self._num_headers = self._head_bytes = self._body_bytes = 0
+        self._body_bytes = 0
         self._frame_bytes = 0  # received of the current request, without its body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -60,9 +64,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the clock, and tells the application."""
         self._is_over = True
-        self._stop_clock()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         self._tell_application()
         super().connection_lost(exc)
 
@@ -77,14 +81,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Counts what is outside the body, and parses."""
         if self._is_over:
             return
-        self._unset_keepalive_if_required()
         self._frame_bytes += len(data)
         try:
             self._feed(data)
-            if self._frame_bytes > MAX_HEAD_BYTES:
+            if self._frame_bytes > MAX_HEAD_BYTES or len(self.headers or ()) > MAX_HEADERS:
                 raise _too_long()
-            if self._timer is None and not self._is_over and not self._is_answering():
-                self._start_clock(MAX_HEAD_S)  # line ends between requests must not stop it
         except _ViolationError as error:
             self._refuse(error.status, str(error))
         except httptools.HttpParserError as error:
@@ -113,28 +114,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Starts the clock for a request's head."""
         super().on_message_begin()
-        self._num_headers = self._head_bytes = self._body_bytes = 0
         self._start_clock(MAX_HEAD_S)
 
-    def on_url(self, url: bytes) -> None:
-        """Counts the request line."""
-        self._count_head(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts a header, or drops a trailer, which must not act as a header."""
-        self._num_headers += 1
-        self._count_head(len(name) + len(value) + 4)
-        if not self._is_in_body:
-            super().on_header(name, value)
-
-    def _count_head(self, num_bytes: int) -> None:
-        self._head_bytes += num_bytes
-        if self._num_headers > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
-            raise _too_long()
-
     def on_headers_complete(self) -> None:
-        """Sets the clock to the whole request, and starts the application."""
+        """Checks the head, sets the clock to the body, and starts the application."""
+        num_hosts, num_bytes = 0, len(self.url)
+        for name, value in self.headers:
+            num_bytes += len(name) + len(value) + 4
+            num_hosts += name == b"host"
+        if num_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            raise _too_long()
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if self.parser.should_upgrade():
             if method != b"CONNECT":
@@ -142,7 +131,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if version not in ("1.0", "1.1"):
             raise _ViolationError(505, f"HTTP {version} is not spoken here; use 1.1")
-        num_hosts = sum(name == b"host" for name, _ in self.headers)
         if num_hosts > 1 or (version == "1.1" and num_hosts == 0):
             raise _ViolationError(400, f"a request has {num_hosts} Host headers; it must have one")
         if self._is_surplus:
@@ -150,8 +138,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _ViolationError(429, "too many requests wait on this connection")
         super().on_headers_complete()
+        self.headers = []  # for trailers, which must not act as headers
         self._is_in_body = True
-        self._start_clock(MAX_REQUEST_S)
+        self._body_bytes = 0
+        self._start_clock(MAX_BODY_S)
 
     def _without_upgrade(self, method: bytes, version: str) -> bytes:
         lines = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
@@ -171,13 +161,27 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Stops the clock."""
+        """Stops the clock, or starts it for the next request where this one has its answer."""
         if self._upgrade_head is not None or not self._is_in_body:
             return  # the head of an offered upgrade: its body follows
-        self._stop_clock()
         self._is_in_body = False
         self._frame_bytes = 0
         super().on_message_complete()
+        if self._is_answering():
+            self._stop_clock()
+        else:
+            self._start_clock(self.timeout_keep_alive)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but with the one clock instead of a timer for each answer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._deadline == math.inf:  # no request has begun
+            self._start_clock(self.timeout_keep_alive)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
@@ -223,10 +227,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Ends the connection, once the client has what is written or does not take it."""
         self._is_over = True
-        self._stop_clock()
         self._tell_application()
         self.transport.close()
-        self._timer = self.loop.call_later(MAX_FLUSH_S, self.transport.abort)
+        self._start_clock(MAX_FLUSH_S)
 
     def _tell_application(self) -> None:
         """Says that there is nobody to answer."""
@@ -238,7 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Gives a client that does not read its answers a limited time."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(MAX_REQUEST_S, self.transport.abort)
+        self._write_timer = self.loop.call_later(MAX_UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client reads again."""
@@ -247,17 +250,34 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _start_clock(self, seconds: float) -> None:
-        self._stop_clock()
-        self._timer = self.loop.call_later(seconds, self._time_out)
+        """Sets the deadline. A timer that is due before it is left: to move one is dear."""
+        self._deadline = self.loop.time() + seconds
+        if self._timer is None or self._timer_due > self._deadline:
+            self._set_timer()
 
     def _stop_clock(self) -> None:
+        self._deadline = math.inf
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer_due = self._deadline
+        self._timer = self.loop.call_at(self._deadline, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._deadline <= self._timer_due:
+            self._time_out()
+        elif self._deadline < math.inf:
+            self._set_timer()
 
     def _time_out(self) -> None:
         """Ends a connection whose request is too slow; what was answered before is still sent."""
-        if not self._is_in_body and self._is_answering():
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif self._is_in_body:
+            self._refuse(408, f"the body took longer than {MAX_BODY_S:g} s")
+        elif self._is_answering():
             self._end_after_answers()
         else:
             self._close()

@@ -19,7 +19,7 @@ from jaxtyping import Float32, UInt8
 
 from mnist_jax import files
 from mnist_jax.command import Parser, run, run_as_program
-from mnist_jax.data.decoding import CHUNK, decode_all
+from mnist_jax.data.decoding import CHUNK, Decoders
 from mnist_jax.data.pictures import to_grey
 from mnist_jax.errors import UserError, first_line, printable
 from mnist_jax.export.interface import INK, INPUT_NAME, OUTPUT_NAME
@@ -157,11 +157,11 @@ def answers(
     session, model = classifier.session, classifier.model
     asked: deque[list[str]] = deque()
 
-    def chunks() -> Iterator[list[Path]]:
+    def chunks() -> Iterator[list[str]]:
         left = iter(paths)
         while chunk := list(itertools.islice(left, CHUNK)):
             asked.append(chunk)
-            yield [Path(path) for path in chunk]
+            yield chunk
 
     def score(images: np.ndarray) -> list[Scores]:
         inputs = ({INPUT_NAME: image[None]} for image in images)
@@ -171,9 +171,9 @@ def answers(
     prepare = f"{prepared.__name__}:{prepared.prepare_file.__name__}"
     with (
         ThreadPoolExecutor(num_cores) as threads,
-        closing(decode_all(chunks(), model.side, rule, prepare=prepare)) as decoded,
+        Decoders(prepare=prepare) as decoders,
     ):
-        for seen, images in decoded:
+        for seen, images in decoders.decode(chunks(), model.side, rule):
             names = []
             for name, (reason, *_) in zip(asked.popleft(), seen, strict=True):
                 if reason is None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar
 
 from mnist_jax.serve.protocol import RefusedError
@@ -26,8 +26,7 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, "parses")
         self._places = asyncio.Semaphore(MAX_LARGE)
 
-    @asynccontextmanager
-    async def place(self, num_bytes: int | None) -> AsyncIterator[None]:
+    def place(self, num_bytes: int | None) -> AbstractAsyncContextManager[None]:
         """Waits until a request may be read; the place is free again at the context's end.
 
         Args:
@@ -36,9 +35,11 @@ class Reader:
         Raises:
             RefusedError: too many others are being read.
         """
-        if num_bytes is not None and num_bytes <= MAX_QUICK_BYTES:
-            yield
-            return
+        is_quick = num_bytes is not None and num_bytes <= MAX_QUICK_BYTES
+        return nullcontext() if is_quick else self._place_of_large()
+
+    @asynccontextmanager
+    async def _place_of_large(self) -> AsyncIterator[None]:
         try:
             await asyncio.wait_for(self._places.acquire(), MAX_WAIT_S)
         except TimeoutError as error:

@@ -21,8 +21,8 @@ from rich.console import Console
 from mnist_jax import command, data
 from mnist_jax.files import read_json, write_json
 from mnist_jax.release import inputs
-from mnist_jax.run import environment, own_code, paths
 from mnist_jax.run import folder as run_folder
+from mnist_jax.run import own_code, paths
 
 ANGLES = tuple(range(-90, 91, 15))  # degrees, counter-clockwise
 CANVAS_SIDE = 40  # pixels; room for a digit under every transformation below
@@ -156,6 +156,7 @@ def _act(options: argparse.Namespace) -> int:
         from mnist_jax.card import model_card, plots
         from mnist_jax.models.network import num_exported_parameters
         from mnist_jax.release import compare
+        from mnist_jax.run import environment
 
     environment.start_jax(os.environ)
     run_dir = options.run_dir

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mnist_jax.data import arrays, own, report
+from mnist_jax.data import arrays, own, pictures, report
 from mnist_jax.errors import UserError
 
 SHARES = {"validation_share": 0.2, "test_share": 0.2}
@@ -82,6 +82,8 @@ def test_every_format_gives_the_same_arrays(tmp_path, real_data, idx_bytes):
         hashes[kind] = data.data_hash
         np.testing.assert_array_equal(arrays.read(data.folder, "test").images, images["test"])
         assert (data.channels, data.image_side) == (1, 28)
+        said = f"{data.num_train} train, {data.num_validation} validation, 100 test"
+        assert f"; 400 pictures; {said} (validation taken from train); " in data.source
     assert len(set(hashes.values())) == 1, hashes
 
 
@@ -265,3 +267,37 @@ def test_two_sources_of_one_size_and_time_are_two(tmp_path):
         os.utime(path, (0, 0))
         hashes.add(_prepare(path, tmp_path)[0].data_hash)
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("drop_duplicates", [False, True])
+def test_grey_arrays_become_colour_of_another_side(drop_duplicates, tmp_path):
+    images = np.random.default_rng(5).integers(0, 256, (40, 28, 28), np.uint8)
+    images[30] = images[0]  # in test and in train
+    labels = np.arange(40) % 2
+    given = {"x_train": images[:30], "y_train": labels[:30]}
+    given |= {"x_test": images[30:], "y_test": labels[30:]}
+    np.savez(tmp_path / "own.npz", **given)  # pyright: ignore[reportArgumentType]
+    settings = {"image_side": 20, "channels": 3, "drop_duplicates": drop_duplicates}
+    own_data, _ = _prepare(tmp_path / "own.npz", tmp_path, **settings)
+    for split in arrays.SPLITS:
+        rows = [int(name.split()[1]) for name in own.names(own_data.folder)[split]]
+        source = images[30:] if split == "test" else images
+        assert 0 not in rows or split == "test" or not drop_duplicates
+        colour = [np.repeat(source[row][..., None], 3, axis=2) for row in rows]
+        expected = [pictures.prepare(one, 20, "pad") for one in colour]
+        np.testing.assert_array_equal(arrays.read(own_data.folder, split).images, expected)
+
+
+def test_pictures_that_differ_in_one_level_of_blue_are_two(tmp_path):
+    pixels = np.random.default_rng(6).integers(0, 255, (20, 20, 3), np.uint8)
+    bluer = pixels.copy()
+    bluer[7, 9, 2] += 1
+    root = _folder(tmp_path / "own")
+    for name, one in [("cat/a", pixels), ("cat/b", bluer), ("dog/c", pixels)]:
+        Image.fromarray(one).save(root / f"{name}.png")
+    _, found = _prepare(root, tmp_path)
+    inside, across = found["duplicates_within"].values(), found["duplicates_across"].values()
+    named = [set(pair) for some in [*inside, *across] for pair in some["named"]]
+    assert named == [{"cat/a.png", "dog/c.png"}]
+    near = {name for pair in found["near_duplicates"]["named"] for name in pair}
+    assert "cat/b.png" in near

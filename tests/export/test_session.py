@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -24,3 +28,15 @@ def test_a_file_and_its_content_are_the_same_session(content, optimization, tmp_
         for model in (content, tmp_path / "model.onnx")
     )
     np.testing.assert_array_equal(first, second)
+
+
+def test_the_runtime_reports_nothing_to_its_makers(content, tmp_path):
+    """Where it may, ONNX Runtime leaves the id that it gives the machine in the home folder."""
+    (tmp_path / "model.onnx").write_bytes(content)
+    code = "from mnist_jax.export.session import open_session as o; from pathlib import Path\n"
+    code += "o(Path('model.onnx'), 'all', 1)"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -4,7 +4,7 @@ from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
 from mnist_jax.release import each_class
-from mnist_jax.release.intervals import of_mean, wilson, wilson_of
+from mnist_jax.release.intervals import of_mean
 
 
 def draw(counts, separation, seed=0):
@@ -105,10 +105,3 @@ def test_the_interval_of_a_mean_of_normal_measures_is_the_textbooks():
     variance = deviations @ correlations @ deviations / 9
     expected = 0.5 + norm.ppf(0.975) * np.sqrt(variance) * np.array([-1, 1])
     np.testing.assert_allclose(of_mean(values, limits, correlations), expected)
-
-
-def test_wilson_of_a_share_is_wilson_of_its_counts():
-    for num_correct, n in ((0, 7), (3, 7), (7, 7), (999, 1000)):
-        assert wilson_of(num_correct / n, float(n)) == pytest.approx(
-            wilson(num_correct, n), abs=1e-12
-        )

@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from mnist_jax.release import criteria as release
 from mnist_jax.release import intervals
@@ -18,7 +19,14 @@ BAND = (0.94, 0.965)
 NUM_DRAWS = 10_000  # so that the simulation's own error is 0.2 percentage points
 NUM_CLASSES = 10
 
-wilson = functools.cache(intervals.wilson)
+
+@pytest.mark.parametrize("n", [1, 7, 360, 10_000])
+def test_the_interval_of_wilson_is_scipys(n):
+    for num_correct in {0, 1, n // 3, n - 1, n}:
+        exact = binomtest(num_correct, n).proportion_ci(0.95, method="wilson")
+        assert intervals.wilson(num_correct, n) == pytest.approx([exact.low, exact.high], rel=1e-14)
+    low, high = intervals.wilson_of(0.5, 7.5)  # between its neighbours in whole numbers
+    assert intervals.wilson_of(0.5, 7.0)[0] < low < intervals.wilson_of(0.5, 8.0)[0] < 0.5 < high
 
 
 def wald(num_correct, n):
@@ -32,15 +40,15 @@ def coverage(interval, n, accuracies):
     random = np.random.default_rng(0)
     truths = random.uniform(*accuracies, NUM_DRAWS)
     counts = random.binomial(n, truths)
-    intervals = [interval(int(count), n) for count in counts]
-    return np.mean([low <= p <= high for (low, high), p in zip(intervals, truths, strict=True)])
+    found = [interval(int(count), n) for count in counts]
+    return np.mean([low <= p <= high for (low, high), p in zip(found, truths, strict=True)])
 
 
 @pytest.mark.parametrize("accuracies", [(0.5, 1), (0.9, 1), (0.97, 1)], ids=str)
 @pytest.mark.parametrize("n", [34, 100, 360, 1000, 10_000])
 def test_intervals_of_accuracies_cover_what_they_say(n, accuracies):
     """From the smallest class of the digits to the whole test set of MNIST."""
-    assert BAND[0] <= coverage(wilson, n, accuracies) <= BAND[1]
+    assert BAND[0] <= coverage(intervals.wilson, n, accuracies) <= BAND[1]
 
 
 def test_the_simulation_notices_an_interval_that_does_not():
@@ -92,7 +100,7 @@ def test_the_interval_of_the_worst_class_covers_although_it_was_picked(accuracie
     for rows in simulate_releases(accuracies, n):
         row = rows["worst_class_accuracy"]
         truth = accuracies[int(row["detail"].rpartition(" ")[2])]
-        plain = wilson(round(row["measured"] * row["n"]), row["n"])
+        plain = intervals.wilson(round(row["measured"] * row["n"]), row["n"])
         covered.append(row["interval_95"][0] <= truth <= row["interval_95"][1])
         covered_plainly.append(plain[0] <= truth <= plain[1])
     assert np.mean(covered) >= 0.95

@@ -16,7 +16,6 @@ from sklearn.metrics import accuracy_score
 import mnist_jax
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
-from mnist_jax.release import latency
 
 ROOT = Path(__file__).parents[2]
 EASY = mnist_jax.Criteria(min_test_accuracy=0, min_per_class_accuracy=0)
@@ -32,13 +31,6 @@ class Brightest(nnx.Module):
 
     def __call__(self, images):
         return self.dense(images[..., :1].mean(axis=(1, 2)))
-
-
-@pytest.fixture(autouse=True)
-def short_latency(monkeypatch):
-    monkeypatch.setattr(latency, "WARM_UP_S", 0.01)
-    monkeypatch.setattr(latency, "WINDOW_S", 0.01)
-    monkeypatch.setattr(latency, "MAX_MEASURING_S", 0.1)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ checks alone, faster and finer.
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,13 +16,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnist_jax import reexport, train
-from mnist_jax.release import latency, parity, prove
+from mnist_jax.release import parity, prove
 from mnist_jax.run.paths import EXPORTED
 
 ONNX = EXPORTED["onnx"]
-FLAGS = ["--dataset-id=digits_v1", "--config.schedule_id=constant", "-q", "--skip-visualizations"]
+FLAGS = ["--dataset-id=digits_v1", "-q", "--skip-visualizations"]
 EASY = ["--min-test-accuracy=0", "--min-per-class-accuracy=0", "--max-inference-time-ms=1000"]
-CNN = ["--model-id=mnist_cnn_v1", "--batch-size=64"]
 # What it has learnt does not matter here.
 CAPSULES = [
     *("--model-id=mnist_efficient_capsule_v1", "--criterion-id=capsule_loss_v1"),
@@ -34,40 +34,44 @@ def slowly(*values):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def hurry():
-    """Neither the windows' length nor the sample's size is a matter of right or wrong."""
+def small_sample():
+    """Its size is not a matter of right or wrong."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "SAMPLE_SIZE", 16)
-        patch.setattr(latency, "WARM_UP_S", 0.01)
-        patch.setattr(latency, "WINDOW_S", 0.01)
-        patch.setattr(latency, "MAX_MEASURING_S", 0.1)
         yield
 
 
-def trained(folder, *flags):
+def files_of(run_dir, data_dir):
     """A run that is released, and what its files hold."""
-    arguments = [*FLAGS, *EASY, *flags, f"--data-dir={folder / 'data'}"]
-    assert train.main([*arguments, f"--output-dir={folder / 'run'}"]) == 0
     return SimpleNamespace(
-        folder=folder / "run",
-        data=folder / "data",
+        folder=run_dir,
+        data=data_dir,
         files={
-            name: (folder / "run" / path).read_bytes()
+            name: (run_dir / path).read_bytes()
             for name, path in EXPORTED.items()
-            if (folder / "run" / path).is_file()
+            if (run_dir / path).is_file()
         },
     )
 
 
+def trained(folder, *flags):
+    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+    assert train.main([*FLAGS, *EASY, *flags, *places]) == 0
+    return files_of(folder / "run", folder / "data")
+
+
 @pytest.fixture(scope="module")
-def cnn(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("cnn"), *CNN, "--epochs=1")
+def cnn(released, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("cnn") / "run"
+    shutil.copytree(released / "run", copy)
+    return files_of(copy, released / "data")
 
 
 @pytest.fixture(scope="module")
 def later_epoch(tmp_path_factory):
-    """The same run an epoch later: at a constant rate, its first epoch is the other's."""
-    return trained(tmp_path_factory.mktemp("later"), *CNN, "--epochs=2")
+    """The same run, but an epoch longer."""
+    flags = ["--batch-size=32", "--config.augment_shift_px=1", "--epochs=3"]
+    return trained(tmp_path_factory.mktemp("later"), *flags)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +251,7 @@ def name_the_classes_in_another_order(proto):
 
 
 DIFFERS = "onnx: parity, optimisation (disabled|basic|all): test set, batch 64: "
-SABOTAGES = {  # the first seven by default, the others with -m slow
+SABOTAGES = {  # the first three by default; `test_verify.py` has the like of the others
     "a transposed weight": (transpose_a_kernel, [f"{DIFFERS}a score differs by"]),
     "classes permuted in the weights": (
         permute_classes,
@@ -298,7 +302,7 @@ def test_the_files_as_they_are_are_released(network, request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [name if index < 7 else slowly(name) for index, name in enumerate(SABOTAGES)]
+    "name", [name if index < 3 else slowly(name) for index, name in enumerate(SABOTAGES)]
 )
 def test_a_sabotaged_cnn_is_refused(cnn, name, monkeypatch):
     sabotage, reasons = SABOTAGES[name]

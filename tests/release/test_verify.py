@@ -17,7 +17,7 @@ from mnist_jax.export.interface import FORMATS
 from mnist_jax.export.onnx import ExportError
 from mnist_jax.models.network import scores, take_apart
 from mnist_jax.models.predict import Predictor, Trained
-from mnist_jax.release import latency, parity, verify
+from mnist_jax.release import parity, verify
 from mnist_jax.run.paths import EXPORTED
 
 NUM_IMAGES = 100
@@ -32,14 +32,6 @@ def network(seed=0, num_classes=10):
         image_std=0.3081,
         rngs=nnx.Rngs(seed),
     )
-
-
-@pytest.fixture(autouse=True)
-def short_latency(monkeypatch):
-    """The windows' length is no matter of right or wrong."""
-    monkeypatch.setattr(latency, "WARM_UP_S", 0.01)
-    monkeypatch.setattr(latency, "WINDOW_S", 0.01)
-    monkeypatch.setattr(latency, "MAX_MEASURING_S", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -98,26 +98,18 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """The folder of a released run on the digits."""
-    folder = tmp_path_factory.mktemp("served")
+def run(made_once):
+    """The folder of a released run on the digits, of one epoch: few scores are near 0 or 1."""
     flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=1", "--skip-visualizations"]
     flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx", "-q"]
-    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
-    assert train.main([*flags, *places]) == 0
-    return folder / "run"
+
+    def make(folder):
+        places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+        assert train.main([*flags, *places]) == 0
+
+    return made_once("served", make) / "run"
 
 
-NETWORK = """
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, *, num_classes, image_side, num_channels, rngs):
-        self.dense = nnx.Linear(image_side**2 * num_channels, num_classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.dense(images.reshape(images.shape[0], -1))
-"""
 PHOTOGRAPHS = {
     "\u4e2d\u56fd": "china.jpg",
     "\u0446\u0432\u0435\u0442\u043e\u043a <b>": "flower.jpg",
@@ -142,11 +134,10 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def own_run(tmp_path_factory, photographs):
+def own_run(tmp_path_factory, photographs, linear_network):
     """The folder of a released run on the photographs, in colour, 24 pixels a side, cropped."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "net.py").write_text(NETWORK)
-    flags = [f"--data={photographs}", f"--model-id={folder / 'net.py'}:Net", "--image-side=24"]
+    flags = [f"--data={photographs}", f"--model-id={linear_network}", "--image-side=24"]
     flags += ["--config.fit=crop", "--epochs=2", "--batch-size=8", "--skip-visualizations", "-q"]
     flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx"]
     flags += ["--max-inference-time-ms=1000"]

@@ -1,6 +1,7 @@
 """What a connection may do: each request gets one answer, in order, within limits."""
 
 import contextlib
+import json
 import resource
 import socket
 import subprocess
@@ -206,12 +207,31 @@ def test_only_names_of_this_machine_are_answered_on_loopback(serve, repository, 
         "a@localhost",
     ):
         assert ask(server, name) == [400]
-    with serve(repository, "--allow-host=digits.example") as allowing:
-        assert ask(allowing, "digits.example") == [200]
-        assert ask(allowing, "evil.example") == [400]
+    with serve(
+        repository, "--allow-host=digits.example", "--allow-host=*.wide.example"
+    ) as allowing:
+        for name in ("digits.example", "a.wide.example", "a.b.WIDE.example:1", "localhost"):
+            assert ask(allowing, name) == [200]
+        for name in (
+            "evil.example",
+            "wide.example",
+            "a.digits.example",
+            "a@b.wide.example",
+            "[::2]",
+        ):
+            assert ask(allowing, name) == [400]
     with serve(repository, "--host=0.0.0.0") as public:
         public.http = public.http.replace("0.0.0.0", "127.0.0.1")
         assert ask(public, "any.example") == [200]
+
+
+def test_a_refused_host_is_told_what_to_do(server):
+    with connect(server) as connection:
+        connection.sendall(CLOSE.replace(b"localhost", b"evil.example:1"))
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"x-content-type-options: nosniff" in head
+    error = json.loads(body)["error"]
+    assert "'evil.example:1'" in error and "localhost" in error and "--allow-host" in error
 
 
 @pytest.fixture

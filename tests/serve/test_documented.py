@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from mnist_jax.serve import __main__ as main
-from mnist_jax.serve import batching, connections, protocol, reading, rest, rpc
+from mnist_jax.serve import batching, connections, protocol, reading, rpc
 from tests.serve.raw import BODY
 from tests.serve.test_agreement import over_rest
 
@@ -119,13 +119,13 @@ LIMITS = {
     "trailers, chunk extensions, empty lines": [connections.MAX_HEAD_BYTES / KIB],
     "requests on a connection that wait for the answer to another": [connections.MAX_PIPELINED],
     "an offer to upgrade to HTTP/2 or WebSocket": [],
-    "a body": [protocol.MAX_BODY_BYTES / MIB, rest.MAX_BODY_S],
+    "a body": [protocol.MAX_BODY_BYTES / MIB, connections.MAX_BODY_S],
     "bodies over 64 KiB that are read at a time": [reading.MAX_LARGE, reading.MAX_WAIT_S],
     "images in a request": [protocol.MAX_IMAGES],
     "values in JSON": [protocol.MAX_IMAGES, protocol.MAX_OTHER_VALUES],
     "parameters of a tensor": [protocol.MAX_PARAMETERS],
     "images that wait, of one version": [batching.MAX_WAITING_BYTES / MIB, batching.MAX_WAIT_S],
-    "an answer that the client does not read": [connections.MAX_REQUEST_S],
+    "an answer that the client does not read": [connections.MAX_UNREAD_S],
     "a gRPC message": [rpc.MAX_MESSAGE_BYTES / MIB],
     "gRPC calls at a time": [rpc.MAX_CALLS],
 }

@@ -198,7 +198,7 @@ def test_the_cards_snippet_gives_the_answers(
     assert said == [f"{label}: {float(score):.4f}" for _, label, score in rows]
     rule = interface.rule_of(metadata, shape[1], shape[0])
     for path, _, _ in rows:
-        _, seen = prepared.prepare_file(Path(path), shape[1], rule)
+        _, seen = prepared.prepare_file(path, shape[1], rule)
         (expected,) = predict.model_inputs(seen[None], shape[0])
         np.testing.assert_array_equal(snippet["read_picture"](path), expected, path)
 
@@ -215,7 +215,7 @@ def test_the_server_gives_the_same_to_the_bit(name, photographs, serve, answer, 
         assert facts["inputs"][0]["shape"] == [-1, *shape]
         assert facts["parameters"]["preparation"] == ("crop" if name == "own_run" else "ink")
         for path, (_, label, score) in zip(paths, rows, strict=True):
-            _, seen = prepared.prepare_file(path, shape[1], rule)
+            _, seen = prepared.prepare_file(str(path), shape[1], rule)
             (image,) = predict.model_inputs(seen[None], shape[0])
             tensor = {"name": "image", "shape": [1, *shape], "datatype": "FP32"}
             body = {"inputs": [tensor | {"data": image.ravel().tolist()}]}

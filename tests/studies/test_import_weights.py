@@ -19,7 +19,7 @@ EASY = ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--max-inferenc
 def flags(released, run_dir):
     places = [f"--data-dir={released / 'data'}", f"--output-dir={run_dir}"]
     network = ["--model-id=mnist_cnn_v1", "--dataset-id=digits_v1", "--licence=MIT"]
-    return [*network, *places, *EASY, "-q"]
+    return [*network, *places, *EASY, "-q", "--skip-visualizations"]
 
 
 def num_right(run_dir, released):

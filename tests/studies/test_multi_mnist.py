@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mnist_jax.data import Split
-from mnist_jax.studies import multi_mnist
+from mnist_jax.studies import multi_mnist, overlapping
 from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
 
 NO_DIGITS = jnp.zeros((2, 1, 36, 36, 1))
@@ -24,8 +24,8 @@ LABELS = arrays(np.uint8, 12, elements=st.integers(0, 3)).filter(
 @settings(deadline=None, max_examples=30)
 @given(LABELS, st.integers(0, 2**31))
 def test_a_partner_is_of_another_class(labels, seed):
-    partners = multi_mnist.sort_by_class(labels, 4)
-    drawn = multi_mnist.draw_partners(jax.random.key(seed), jnp.asarray(labels), partners)
+    partners = overlapping.sort_by_class(labels, 4)
+    drawn = overlapping.draw_partners(jax.random.key(seed), jnp.asarray(labels), partners)
     assert (labels[np.asarray(drawn)] != labels).all()
 
 
@@ -35,9 +35,9 @@ def settings(criterion_id, weight=0.0):
 
 def test_every_example_of_another_class_is_as_likely():
     labels = np.array([0, 1, 1, 0, 2, 1, 0], np.uint8)
-    partners = multi_mnist.sort_by_class(labels, 3)
+    partners = overlapping.sort_by_class(labels, 3)
     asked = jnp.ones(40_000, jnp.uint8)
-    drawn = multi_mnist.draw_partners(jax.random.key(0), asked, partners)
+    drawn = overlapping.draw_partners(jax.random.key(0), asked, partners)
     shares = np.bincount(drawn, minlength=7) / len(asked)
     np.testing.assert_allclose(shares, np.where(labels == 1, 0, 1 / 4), atol=0.01)
 
@@ -52,8 +52,8 @@ def split():
 
 
 def test_a_pair_is_two_digits_moved_and_added_up_to_white(split):
-    partners = multi_mnist.sort_by_class(split.labels, 10)
-    digits, labels = multi_mnist.make_pairs(
+    partners = overlapping.sort_by_class(split.labels, 10)
+    digits, labels = overlapping.make_pairs(
         jax.random.key(1), jnp.arange(30), *map(jnp.asarray, split), partners
     )
     seen_shifts = set()
@@ -68,11 +68,11 @@ def test_a_pair_is_two_digits_moved_and_added_up_to_white(split):
     assert seen_shifts == set(range(-4, 5))
     assert (labels[0] != labels[1]).all()
     expected = np.minimum(np.asarray(digits[0]) + np.asarray(digits[1]), 1)
-    np.testing.assert_allclose(multi_mnist.overlay(digits), expected)
+    np.testing.assert_allclose(overlapping.overlay(digits), expected)
 
 
 def test_the_test_pairs_are_the_same_each_time_and_hold_each_digit(split):
-    (images, labels), (again, labels_again) = (multi_mnist.fixed_pairs(split, 10) for _ in range(2))
+    (images, labels), (again, labels_again) = (overlapping.fixed_pairs(split, 10) for _ in range(2))
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(labels, labels_again)
     np.testing.assert_array_equal(labels[:, 0], split.labels)
@@ -84,7 +84,7 @@ def test_the_margin_loss_of_a_pair_wants_both_capsules_long():
     lengths[0, [3, 7]] = 0.95, 0.4
     capsules = jnp.asarray(lengths[..., None] * np.eye(1, 16), jnp.float32)
     labels = jnp.array([[3], [7]], jnp.uint8)
-    loss = multi_mnist.loss_of_pairs(None, capsules, NO_DIGITS, labels, settings("capsule_loss_v1"))
+    loss = overlapping.loss_of_pairs(None, capsules, NO_DIGITS, labels, settings("capsule_loss_v1"))
     np.testing.assert_allclose(loss, (0.9 - 0.4) ** 2, rtol=1e-5)
     single = capsule_loss_v1(capsules, labels[0])
     np.testing.assert_allclose(single, 0.5 * (0.4 - 0.1) ** 2, rtol=1e-5)
@@ -99,7 +99,7 @@ def test_the_loss_of_a_pair_counts_the_drawing_of_each_digit_from_its_own_capsul
     labels = jnp.array([[3], [7]], jnp.uint8)
     capsules = jnp.zeros((1, 10, 16))
     with_drawing, without = (
-        multi_mnist.loss_of_pairs(
+        overlapping.loss_of_pairs(
             Draws(), capsules, digits, labels, settings("capsule_loss_v1", weight)
         )
         for weight in (0.01, 0.0)
@@ -110,7 +110,7 @@ def test_the_loss_of_a_pair_counts_the_drawing_of_each_digit_from_its_own_capsul
 
 def test_other_networks_get_the_mean_of_both_losses():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 10)), jnp.float32)
-    loss = multi_mnist.loss_of_pairs(None, logits, NO_DIGITS, LABELS_3_AND_7, settings("nll"))
+    loss = overlapping.loss_of_pairs(None, logits, NO_DIGITS, LABELS_3_AND_7, settings("nll"))
     expected = -jax.nn.log_softmax(logits)[0, jnp.array([3, 7])].mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
@@ -123,7 +123,7 @@ def test_the_command_trains_exports_and_counts(tmp_path, capsys):
         *(f"--data-dir={tmp_path / 'data'}", f"--output-dir={run_dir}"),
     ]
     assert multi_mnist.main(flags) == 0
-    figures = json.loads((run_dir / multi_mnist.FIGURES).read_text())
+    figures = json.loads((run_dir / overlapping.FIGURES).read_text())
     assert figures["num_examples"] == 360 and figures["num_disagreements"] == 0
     assert figures["num_correct"] == figures["num_correct_jax"]
     assert figures["run"]["config"]["image_side"] == 36

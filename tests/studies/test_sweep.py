@@ -7,20 +7,10 @@ from mnist_jax.errors import UserError
 from mnist_jax.files import read_json
 from mnist_jax.studies import sweep
 
-NETWORK = """
-from flax import nnx
 
-class Net(nnx.Module):
-    def __init__(self, *, num_classes, image_side, rngs):
-        self.dense = nnx.Linear(image_side**2, num_classes, rngs=rngs)
-
-    def __call__(self, images):
-        return self.dense(images.reshape(images.shape[0], -1))
-"""
-
-
-def test_each_value_is_trained_once_and_the_test_split_is_not_read(tmp_path, monkeypatch, capsys):
-    (tmp_path / "net.py").write_text(NETWORK)
+def test_each_value_is_trained_once_and_the_test_split_is_not_read(
+    linear_network, tmp_path, monkeypatch
+):
     read = data.read
 
     def read_but_test(dataset, split):
@@ -28,7 +18,7 @@ def test_each_value_is_trained_once_and_the_test_split_is_not_read(tmp_path, mon
         return read(dataset, split)
 
     monkeypatch.setattr(data, "read", read_but_test)
-    common = [f"--model-id={tmp_path / 'net.py'}:Net", "--dataset-id=digits_v1", "--epochs=1"]
+    common = [f"--model-id={linear_network}", "--dataset-id=digits_v1", "--epochs=1"]
     places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'sweep'}", "-q"]
     over = "--over=learning-rate=0.01,0.0000001"
     assert sweep.main([over, *common, *places]) == 0

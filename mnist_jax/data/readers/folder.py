@@ -135,6 +135,8 @@ def picture_part(
     return Part(
         names=names,
         labels=labels,
-        chunks=lambda: ([root / name for name in chunk] for chunk in in_chunks(names, CHUNK)),
+        chunks=lambda: (
+            [os.path.join(root, name) for name in chunk] for chunk in in_chunks(names, CHUNK)
+        ),
         groups=groups,
     )

@@ -20,7 +20,7 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 MAX_ARRAY_BYTES = 4 * 2**30  # of one array file: what reading it may need
-Chunk = list[Path] | list[bytes] | UInt8[np.ndarray, "..."]
+Chunk = list[str] | list[bytes] | UInt8[np.ndarray, "..."]
 
 
 class Part(NamedTuple):

@@ -39,7 +39,7 @@ def test_it_sees_what_predict_sees_and_says_the_same(
         rows = list(csv.DictReader(file))
     for path, row in zip(paths, rows, strict=True):
         show(browser, own_server, path)
-        _, seen = prepared.prepare_file(path, 24, "crop")
+        _, seen = prepared.prepare_file(str(path), 24, "crop")
         np.testing.assert_array_equal(browser.seen_in_colour(), seen, str(path))
         assert browser.text("answer") == row["label"]
         assert np.float32(browser.scores().max()) == np.float32(row["score"])

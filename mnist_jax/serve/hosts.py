@@ -1,0 +1,72 @@
+"""The names in `Host` that are answered.
+
+A page of another site whose name is made to lead here (DNS rebinding) would else read answers of a
+server that only this machine should reach.
+"""
+
+import argparse
+import functools
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+ALL = "*"
+_NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"
+
+
+def allowed_hosts(address: str, more: Sequence[str]) -> list[str]:
+    """Returns the names that are answered, `*.` for all below a domain, or `*` for all names.
+
+    Args:
+        address: that the server listens on; on loopback, loopback names are answered.
+        more: names to answer besides; elsewhere the only ones, where there are any.
+    """
+    if address == "localhost" or _is_loopback(address):
+        return [*LOOPBACK_NAMES, address, *more]
+    return list(more) or [ALL]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def host_pattern(text: str) -> str:
+    """Returns a name as `allowed_hosts` has it; raises ArgumentTypeError where it is not one."""
+    if text != ALL and not re.fullmatch(rf"(\*\.)?({_NAME})", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a host; give a name without a port, *.NAME for all below it, or *"
+        )
+    return text
+
+
+def refuse_other_hosts(app: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
+    """Returns the application for requests to allowed names; others get 400."""
+    if ALL in allowed:
+        return app
+    names = frozenset(name.lower() for name in allowed)
+    domains = tuple(name[1:] for name in names if name.startswith("*."))
+
+    @functools.lru_cache  # a client may send any name, but mostly sends the one before
+    def is_allowed(host: str) -> bool:
+        parsed = re.fullmatch(rf"({_NAME})(:[0-9]+)?", host.lower())
+        return parsed is not None and (parsed[1] in names or parsed[1].endswith(domains))
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        if is_allowed(host.decode("latin-1")):
+            await app(scope, receive, send)
+            return
+        error = (
+            f"Host is {host[:100].decode('latin-1')!r}; expected one of {', '.join(allowed)}; "
+            "start the server with --allow-host=NAME to have another answered"
+        )
+        await JSONResponse({"error": error}, 400)(scope, receive, send)
+
+    return answer
