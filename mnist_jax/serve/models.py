@@ -166,8 +166,7 @@ class Models:
         }
         if self.index() != index:
             metrics.set_ready(self.index())
-        for name in before.keys() - self.current.keys():
-            LOGGER.info("%s is gone", name)
+        _log_changes(before, self.current)  # when it is true: requests see it already
 
     def close(self) -> None:
         """Ends the threads; what nobody waits for any more is not computed."""
@@ -191,24 +190,17 @@ class Models:
                 champion in versions and versions[champion].batcher is not None
             ):
                 champion = None
-        after = Model(versions, champion, problem)
-        if before is None or (before.champion, before.problem) != (champion, problem):
-            _log_champion(name, after)
-        return after
+        return Model(versions, champion, problem)
 
     def _refresh_version(self, name: str, number: int, mark: Any, before: Loaded | None) -> Loaded:
         if before is not None and before.mark == mark:
             return before
         try:
-            loaded = self._load(name, number, mark)
-            LOGGER.info("%s: version %d loaded", name, number)
-            return loaded
+            return self._load(name, number, mark)
         except Exception as error:  # whatever is wrong with one file, the others are served
             reason = str(error) if isinstance(error, UserError) else first_line(error)
             if before is not None and before.batcher is not None:
-                LOGGER.warning("%s: version %d is served as loaded: %s", name, number, reason)
                 return replace(before, mark=mark, reason=reason)
-            LOGGER.warning("%s: version %d is not served: %s", name, number, reason)
             return Loaded(mark, reason=reason)
 
     def _load(self, name: str, number: int, mark: Any) -> Loaded:
@@ -240,6 +232,23 @@ def _check(session: Session, version: Version) -> ModelFile:
             "publish the run again"
         )
     return model
+
+
+def _log_changes(before: Mapping[str, Model], after: Mapping[str, Model]) -> None:
+    for name, model in after.items():
+        was = before.get(name)
+        for number, loaded in model.versions.items():
+            if was is not None and was.versions.get(number) is loaded:
+                continue
+            if not loaded.reason:
+                LOGGER.info("%s: version %s loaded", name, number)
+            else:
+                outcome = "served as loaded" if loaded.batcher else "not served"
+                LOGGER.warning("%s: version %s is %s: %s", name, number, outcome, loaded.reason)
+        if was is None or (was.champion, was.problem) != (model.champion, model.problem):
+            _log_champion(name, model)
+    for name in before.keys() - after.keys():
+        LOGGER.info("%s is gone", name)
 
 
 def _log_champion(name: str, model: Model) -> None:
