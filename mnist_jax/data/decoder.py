@@ -65,7 +65,7 @@ def start(prepare: str, shared: int, ends: list[int]) -> None:
     """
     module, name = prepare.split(":")
     prepare_picture = getattr(importlib.import_module(module), name)
-    gc.freeze()  # what is there now is no garbage: no worker need look through it, and copy it
+    gc.freeze()  # nothing made so far is garbage: no worker has to look through it, and copy it
     for place, end in enumerate(ends):
         if os.fork() == 0:
             for other in ends[place + 1 :]:  # its own worker alone may keep it open
