@@ -583,7 +583,12 @@ BOLD_RED, BOLD_GREEN = "\x1b[1;31m", "\x1b[1;32m"
         (judge(), {"pass": GREEN, "worst_class_accuracy:": DIM, "RELEASED": BOLD_GREEN}),
         (
             judge(min_test_accuracy=0.9999),
-            {"FAIL": RED, "test_accuracy 0.9905 is": RED, "worst_class_accuracy:": DIM, "REFUSED": BOLD_RED},
+            {
+                "FAIL": RED,
+                "test_accuracy 0.9905 is": RED,
+                "worst_class_accuracy:": DIM,
+                "REFUSED": BOLD_RED,
+            },
         ),
     ],
     ids=["released", "refused"],
