@@ -108,9 +108,8 @@ class _Endpoints:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 400)
 
     async def index(self, request: Request) -> Response:
-        await _read_body(
-            request, _headers(request)
-        )  # may hold {"ready": true}, which no client here needs
+        # The body may hold {"ready": true}, which no client here needs.
+        await _read_body(request, _headers(request))
         return JSONResponse(self._models.index())
 
     async def model(self, request: Request) -> Response:
