@@ -159,8 +159,8 @@ def test_a_trailer_is_no_header(server):
 
 @pytest.mark.slow
 def test_a_slow_body_ends_whether_or_not_it_is_read(serve, repository):
-    with serve(repository) as server:
-        connections = [connect(server, 60) for _ in range(3)]
+    with serve(repository) as server, contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(server, 60)) for _ in range(3)]
         heads = [CHUNKED, CHUNKED.replace(b"GET /v2", f"POST {INFER}".encode()), b"\r\n"]
         for connection, head in zip(connections, heads, strict=True):
             connection.sendall(head)
