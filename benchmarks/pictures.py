@@ -53,7 +53,7 @@ def preparing(is_quick: bool) -> Part:
 
 def predicting(is_quick: bool) -> Part:
     """JPEG files on disk to scores, in memory; processes and sessions start each time."""
-    number, side = (256, 2048)[not is_quick], 64
+    number, side = 256 if is_quick else 2048, 64
     folder = _folder()
     paths, file = _write(folder / "jpegs", number, side), folder / "model.onnx"
     model = models.build(

@@ -43,8 +43,8 @@ def start_jax(variables: MutableMapping[str, str], join: Callable[[], None] = la
                 f"{name} is {variables[name]!r}, but a run moves arrays to and from the device; "
                 "unset it"
             )
-    if tuning.flags_of_the_user(variables):
-        _check_xla_flags(variables)
+    if flags := tuning.flags_of_the_user(variables):
+        _check_xla_flags(variables, flags)
     tuning.tune(variables)
     join()
     try:
@@ -62,7 +62,7 @@ def start_jax(variables: MutableMapping[str, str], join: Callable[[], None] = la
         ) from error
 
 
-def _check_xla_flags(variables: Mapping[str, str]) -> None:
+def _check_xla_flags(variables: Mapping[str, str], flags: str) -> None:
     """Lets another process read XLA_FLAGS: XLA ends the one that has a mistake in them.
 
     Raises:
@@ -82,8 +82,7 @@ def _check_xla_flags(variables: Mapping[str, str]) -> None:
         fatal = re.search(r"^F.*?\] (.*)", done.stderr, re.MULTILINE)
         reason = fatal[1] if fatal else f"XLA ends with status {done.returncode}"
         raise UserError(
-            f"XLA_FLAGS is {variables['XLA_FLAGS']!r}, which XLA refuses ({reason}); correct or "
-            "unset it"
+            f"XLA_FLAGS is {flags!r}, which XLA refuses ({reason}); correct or unset it"
         )
 
 
