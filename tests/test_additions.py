@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import HANG_S
+
 ROOT = Path(__file__).parents[1]
 NETWORK = """
 import jax
@@ -62,7 +64,7 @@ def test_each_touches_the_files_that_are_named_and_no_others(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_S,
     )
     assert done.returncode == 1, done.stderr  # without export it is not a release
     metrics = json.loads((tmp_path / "run" / "logs" / "metrics.json").read_text())

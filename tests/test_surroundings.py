@@ -14,11 +14,11 @@ import pytest
 from mnist_jax import command
 from mnist_jax.__main__ import MODULES
 from mnist_jax.errors import UserError
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ("--dataset-id=digits_v1", "--batch-size=64", "--epochs=1", "-q")
 EASY = ("--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--max-inference-time-ms=10000")
-LIMIT_S = 300
 
 
 def run(arguments, cwd, program=(sys.executable, "-P", "-m", "mnist_jax"), **variables):
@@ -30,7 +30,7 @@ def run(arguments, cwd, program=(sys.executable, "-P", "-m", "mnist_jax"), **var
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=HANG_S,
     )
 
 
@@ -360,7 +360,7 @@ def test_a_cell_of_a_notebook_trains(tmp_path, monkeypatch):
             nbformat.v4.new_code_cell("print('status', _exit_code)"),
         ]
     )
-    nbclient.NotebookClient(notebook, timeout=LIMIT_S, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=HANG_S, kernel_name="python3").execute()
     said = ["".join(out.text for out in cell.outputs if "text" in out) for cell in notebook.cells]
     assert "matplotlib_inline" in said[0]
     assert "status 0" in said[3], said[2]

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from mnist_jax.__main__ import MODULES
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "training" / "tiny.py"
 TRAIN = ("train", f"--model-id={TINY}:Tiny", "--dataset-id=digits_v1", "--batch-size=64")
 TRAIN += ("--skip-export", "--skip-visualizations")  # so never released: status 1, by a verdict
-LIMIT_S = 300
 
 # ---- The ways to lose a terminal: each starts the program, and returns it once it is without.
 
@@ -161,7 +161,7 @@ def commands(released, damaged):
 def status(loss, arguments):
     process = LOSSES[loss](arguments)
     try:
-        return process.wait(timeout=LIMIT_S)
+        return process.wait(timeout=HANG_S)
     finally:
         process.kill()
         process.wait()
@@ -248,12 +248,12 @@ def test_a_stop_after_the_reader_has_left_is_still_a_stop(number, expected, rele
         signal.signal(signal.SIGINT, before)
     log = run / "pipeline.log"
     try:
-        until = time.monotonic() + LIMIT_S
+        until = time.monotonic() + HANG_S
         while not (log.exists() and "epoch 1/" in log.read_text()):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         process.send_signal(number)
-        assert process.wait(timeout=LIMIT_S) == expected
+        assert process.wait(timeout=HANG_S) == expected
     finally:
         process.kill()
         process.wait()
@@ -268,7 +268,7 @@ def test_what_a_terminal_cannot_show_is_written_escaped(damaged):
         stderr=subprocess.PIPE,
         env={"PYTHONIOENCODING": "latin-1"},
     )
-    out, err = process.communicate(timeout=LIMIT_S)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     assert out == b""
     (line,) = err.decode("latin-1").splitlines()

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from mnist_jax.__main__ import MODULES
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
-LIMIT_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def wheel(tmp_path_factory):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
     command = [sys.executable, "-c", BUILD]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     (path,) = (checkout / "dist").iterdir()
     return path
@@ -66,7 +66,7 @@ def installed(wheel, tmp_path_factory):
     python = place / "bin" / "python"
     pip = [sys._base_executable, "-m", "pip", "--python", python, "install", "--no-deps"]
     offline = ["--no-index", "--disable-pip-version-check", wheel]
-    done = subprocess.run([*pip, *offline], capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run([*pip, *offline], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     return place / "bin"
 
@@ -76,7 +76,7 @@ def run(installed, folder, *arguments, program=("mnist-jax",)):
     environment = {key: os.environ[key] for key in os.environ if not key.startswith("PYTHON")}
     command = [installed / program[0], *program[1:], *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S
     )
 
 
@@ -117,5 +117,5 @@ def test_an_empty_folder_gets_a_release_that_is_served(installed, tmp_path):
                 assert b"<canvas" in answer.read()
         finally:
             server.terminate()
-            server.communicate(timeout=LIMIT_S)
+            server.communicate(timeout=HANG_S)
     assert server.returncode == 0

@@ -18,6 +18,7 @@ import pytest
 from mnist_jax import rerun as reproduce_release
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import paths
+from tests.waiting import HANG_S
 
 STAGES = {  # by the last line of the log
     "": "data",
@@ -120,7 +121,7 @@ def test_a_signal_within_an_epoch_loses_no_step(server, tmp_path, number, status
     assert server.run(folders[0], *flags) == 0
     process = server.start(folders[1], *flags)
     log = folders[1] / "run" / paths.LOG
-    end = time.monotonic() + 120
+    end = time.monotonic() + HANG_S
     while not (log.is_file() and "epoch 1/2" in log.read_text()):
         assert time.monotonic() < end
         time.sleep(0.001)

@@ -11,10 +11,12 @@ import time
 
 import pytest
 
+from tests.waiting import HANG_S
+
 FIRST_CHECKPOINT = "models/training/19"  # an epoch is 19 steps
 
 
-def wait_for(condition, timeout_s=120):
+def wait_for(condition, timeout_s=HANG_S):
     """Looks every millisecond until `condition` holds."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from mnist_jax import data
 from mnist_jax.data.digits import upscale
 from mnist_jax.errors import UserError
+from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +112,7 @@ def test_many_processes_prepare_one_folder(tmp_path, digits):
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate(timeout=120)[0].strip() for process in started] == (
+    assert [process.communicate(timeout=HANG_S)[0].strip() for process in started] == (
         [digits.data_hash] * 3
     )
     assert [path.name for path in tmp_path.iterdir()] == ["digits_v1"]

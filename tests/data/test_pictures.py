@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_jax.data import pictures
+from tests.waiting import HANG_S
 
 JS = Path(__file__).parents[2] / "mnist_jax" / "serve" / "page" / "resample.js"
 
@@ -116,5 +117,5 @@ def test_javascript_gives_the_same_levels(tmp_path):
     module = tmp_path / "resample.mjs"  # older versions of Node take no .js file for a module
     shutil.copy(JS, module)
     command = [node, "--input-type=module", "-e", script, str(module), str(tmp_path / "cases.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert done.stdout.strip() == str(len(cases)), done.stderr

@@ -17,6 +17,7 @@ import pytest
 from mnist_jax import data
 from mnist_jax.data import downloads, published, records
 from mnist_jax.errors import UserError
+from tests.waiting import HANG_S
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
@@ -368,5 +369,5 @@ def test_no_tensorflow_and_not_a_word_on_the_terminal(tmp_path, tiny):
     (tiny / "tiny").rename(tiny / "mnist")
     known = ["-W", "ignore:label() is deprecated"]  # protobuf's, of tensorflow-datasets
     command = [sys.executable, "-W", "error", *known, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

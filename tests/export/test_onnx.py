@@ -17,6 +17,7 @@ from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
 from mnist_jax.export.onnx import ExportError, check_exportable, to_bytes
 from mnist_jax.models import network as network_module
+from tests.waiting import HANG_S
 
 METADATA = {"model_id": "mnist_cnn_v1", "classes": "0 1 2", "b": "2", "a": "1"}
 
@@ -149,7 +150,7 @@ def test_the_bytes_depend_on_weights_and_metadata_alone(cnn):
     hashes = [hashlib.sha256(data).hexdigest() for data in ours]
     backwards = json.dumps(dict(reversed(METADATA.items())))
     processes = [start("1", json.dumps(METADATA)), start("2", backwards, "all")]
-    short, whole = (process.communicate(timeout=300) for process in processes)
+    short, whole = (process.communicate(timeout=HANG_S) for process in processes)
     assert (short[1], processes[0].returncode) == ("", 0), "nothing may be said on the terminal"
     assert json.loads(short[0]) == {
         "hashes": hashes,

@@ -16,6 +16,8 @@ from mnist_jax.repository import layout, store
 sys.path.insert(0, str(Path(__file__).parent))
 from publisher import check, files, publish
 
+from tests.waiting import HANG_S
+
 
 def test_the_first_is_the_champion_and_numbers_grow(tmp_path):
     repository = tmp_path / "new" / "repository"
@@ -164,7 +166,7 @@ with store.lock(Path(sys.argv[1])):
         process.kill()
         process.wait()
         process.stdout.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HANG_S
     while time.monotonic() < deadline:  # the kernel frees the lock when the process is gone
         try:
             assert publish(tmp_path) == 1

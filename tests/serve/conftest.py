@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from mnist_jax import train
 from mnist_jax.data import digits
+from tests.waiting import HANG_S
 
 # Runs a module as `python -m` would, in an environment that might as well have no JAX.
 WITHOUT_JAX = """
@@ -59,7 +60,7 @@ class Server:
         match = self.wait_for(r"at http://(\S+:\d+), gRPC at (\S+:\d+)")
         self.http, self.grpc = match.groups()
 
-    def wait_for(self, pattern, num_seconds=30):
+    def wait_for(self, pattern, num_seconds=HANG_S):
         """Returns the first match in what the server has said, once it is there."""
         end = time.monotonic() + num_seconds
         while time.monotonic() < end:
@@ -72,7 +73,7 @@ class Server:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        status = self.process.wait(30)
+        status = self.process.wait(HANG_S)
         self._reader.join()
         return status
 

@@ -19,6 +19,7 @@ from tritonclient.grpc import InferInput as GrpcInput
 from tritonclient.http import InferInput as HttpInput
 
 from tests.serve.raw import BODY, INFER
+from tests.waiting import HANG_S
 
 JAVA = """
 import java.net.URI; import java.net.http.*; import java.nio.file.*;
@@ -89,7 +90,7 @@ def test_sdks_that_need_other_versions_than_are_pinned_here(
     script = Path(__file__).with_name(f"{package.partition('=')[0]}_client.py")
     places = [tmp_path / "images.npy", tmp_path / "scores.npy"]
     command = [python, script, server.http, server.grpc, "digits", *places]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     answers = np.load(tmp_path / "scores.npy")
     assert len(answers) >= 3
@@ -107,7 +108,7 @@ def test_java_s_client_which_offers_http_2(server, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
     )
     answers = done.stdout.splitlines()
     assert len(answers) == 3, done.stderr

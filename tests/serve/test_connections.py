@@ -12,6 +12,7 @@ import pytest
 from mnist_jax.serve.connections import MAX_CONNECTIONS
 from tests.serve import raw
 from tests.serve.raw import BODY, INFER, connect, exchange, post, read_all, statuses
+from tests.waiting import HANG_S
 
 CLOSE = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 UPGRADES = {
@@ -52,7 +53,7 @@ def test_curl_that_offers_http_2_is_answered(server):
         ["curl", "-sSf", "--http2", "--data-binary", "@-", f"http://{server.http}{INFER}"],
         input=BODY,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     assert b'"scores"' in done.stdout, done.stderr
 

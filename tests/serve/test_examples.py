@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.waiting import HANG_S
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENTS = {
     "http_client.py": ([sys.executable], "http", "images.npy"),
@@ -27,7 +29,7 @@ def files(tmp_path_factory):
 def answer(server, files, name):
     program, way, file = CLIENTS[name]
     command = [*program, EXAMPLES / name, getattr(server, way), "digits", files / file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,6 +13,8 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import urllib3
 
+from tests.waiting import HANG_S
+
 
 class Load:
     """Clients that ask as fast as they can; every answer is compared with ONNX Runtime's."""
@@ -39,7 +41,7 @@ class Load:
 
     def wait_for_answers(self, number):
         """Waits for so many more answers."""
-        goal, end = self.num_answers + number, time.monotonic() + 60
+        goal, end = self.num_answers + number, time.monotonic() + HANG_S
         while self.num_answers < goal and not self.problems:
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -121,7 +123,7 @@ def test_publishing_and_promoting_under_load_lose_no_request(
         load.wait_for_answers(50)
     assert load.problems == []
     assert load.versions == {"1", "2", "3"}
-    end = time.monotonic() + 10
+    end = time.monotonic() + HANG_S
     while "1" in state(server)[0]:
         assert time.monotonic() < end
     assert state(server)[1] == "3"
@@ -199,7 +201,7 @@ def test_a_server_killed_while_a_version_is_published_leaves_a_repository_that_l
             publisher.start()
             time.sleep(draw.uniform(0, 1.2))  # the server looks every second
             server.process.kill()
-            server.process.wait(30)
+            server.process.wait(HANG_S)
             publisher.join()
     with serve(repository, without_jax=True) as server:
         versions, champion = state(server)

@@ -18,6 +18,7 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from mnist_jax.serve import rest
+from tests.waiting import HANG_S
 
 NUM_IMAGES, CHUNK = 1000, 125
 INFER = "/v2/models/digits/infer"
@@ -334,7 +335,7 @@ def refused(*arguments):
         [sys.executable, "-m", "mnist_jax.serve", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line]

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.serve.raw import connect, exchange, post, read_all
 from tests.test_terminals import TAKE_TERMINAL
+from tests.waiting import HANG_S
 
 SOON_S = 10
 
@@ -121,7 +122,7 @@ def test_a_host_that_is_none_is_named(repository):
             [sys.executable, "-m", "mnist_jax.serve", repository, f"--host={host}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
         )
         assert done.returncode == 2
         assert re.search(f"--host {host} is not an address of this machine", done.stderr), (

@@ -11,6 +11,7 @@ import pytest
 
 from mnist_jax.errors import UserError
 from mnist_jax.training import processes as distributed
+from tests.waiting import HANG_S
 
 PROGRAM = Path(__file__).parent / "tiny_run.py"
 TINY = Path(__file__).parent / "tiny.py"
@@ -45,7 +46,7 @@ def run_two(folder, name, stop_second_after="never"):
     first = start(folder, name, *flags)
     second = start(*(folder, "none", *flags, "--config.process_id=1"), stop_after=stop_second_after)
     try:
-        said = [process.communicate(timeout=240) for process in (second, first)][::-1]
+        said = [process.communicate(timeout=HANG_S) for process in (second, first)][::-1]
     finally:
         first.kill()
         second.kill()

@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 
+from tests.waiting import HANG_S
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 DRIVER = shutil.which("chromedriver")
-WAIT_S = 60
 
 
 class Browser:
@@ -134,9 +135,9 @@ class Browser:
 
     def wait(self, is_so):
         """Waits until something is so."""
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + HANG_S
         while not (found := is_so()):
-            assert time.monotonic() < end, f"waited for {WAIT_S} s; {self.complaints()}"
+            assert time.monotonic() < end, f"waited for {HANG_S} s; {self.complaints()}"
             time.sleep(0.02)
         return found
 
