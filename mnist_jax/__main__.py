@@ -59,7 +59,7 @@ def help_text() -> str:
         path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
         (first, *_) = (ast.get_docstring(ast.parse(path.read_bytes())) or "").splitlines()
         lines += textwrap.wrap(
-            first.rpartition("`: ")[2],
+            command.as_called(first.rpartition("`: ")[2]),
             width,
             initial_indent=f"  {name:<18} ",
             subsequent_indent=" " * 21,

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import select
 import shutil
 import signal
@@ -30,20 +31,43 @@ SETTINGS = {
 PREFIXES = ("JAX_", "XLA_", "MPL", "PYTHONPATH", "PROTOCOL_BUFFERS_", "NPY_", "TFDS_", "LD_")
 
 
-INSTALLED = "mnist-jax"  # the command of an installed package
+INSTALLED = "mnist-jax"  # the command of an installed package, and the package for pip
+_SCRIPTS = r"(?<![\w./~-])scripts/"  # of this program, not in some path
 
 
-def as_called(program: str) -> str:
-    """Returns the name of `scripts/NAME` as it was called: that, or `mnist-jax NAME`."""
-    is_installed = Path(sys.argv[0]).name == INSTALLED
-    return program.replace("scripts/", f"{INSTALLED} ", 1) if is_installed else program
+def as_called(text: str) -> str:
+    """Returns a text with each `scripts/NAME` as it can be called here: so, or `mnist-jax NAME`."""
+    if not _is_installed():
+        return text
+    text = re.sub(rf"{_SCRIPTS}install ([a-z]+)", _install(r"\1"), text)
+    return re.sub(rf"{_SCRIPTS}(?=[a-z])", f"{INSTALLED} ", text)
+
+
+def _is_installed() -> bool:
+    """Returns whether this is the command of an installed package, which has no `scripts/`."""
+    return Path(sys.argv[0]).name == INSTALLED or not (PACKAGE.parent / "scripts").is_dir()
+
+
+def _install(extras: str) -> str:
+    """Returns how an installed package gets its extras, from any folder."""
+    return f"pip install '{INSTALLED}[{extras}]'"
+
+
+def about(docstring: str | None) -> str:
+    """Returns what a command does: its module's docstring without the command itself."""
+    command, separator, rest = (docstring or "").partition("`: ")
+    return rest[:1].upper() + rest[1:] if separator and "\n" not in command else docstring or ""
 
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments, and takes no abbreviations."""
 
     def __init__(self, program: str, description: str | None) -> None:
-        super().__init__(as_called(program), description=description, allow_abbrev=False)
+        super().__init__(as_called(program), description=about(description), allow_abbrev=False)
+
+    def format_help(self) -> str:
+        """Returns what `--help` prints, with other commands as they can be called here."""
+        return as_called(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raises what is wrong as a mistake of the user's, in place of leaving the program."""
@@ -85,6 +109,7 @@ def status_of(act: Callable[[], int]) -> int:
 
 def _say(line: str) -> None:
     """Prints on standard error: a line, which on a terminal breaks between words."""
+    line = as_called(line)
     if sys.stderr.isatty():
         columns = shutil.get_terminal_size().columns
         line = textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
@@ -146,8 +171,8 @@ def loading() -> Iterator[None]:
 
 def _remedy(error: Exception) -> str:
     """Returns what to do about a library: pip has left the extras out, or .venv is broken."""
-    if isinstance(error, ModuleNotFoundError) and as_called("scripts/") != "scripts/":
-        return "install the extras too, in the checkout: pip install '.[serve,import,publish]'"
+    if isinstance(error, ModuleNotFoundError) and _is_installed():
+        return f"install the extras too: {_install('serve,import,publish')}"
     return "remove .venv, to have it installed again"
 
 

@@ -1,9 +1,12 @@
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mnist_jax import command
+from mnist_jax.__main__ import MODULES
 from mnist_jax.errors import StoppedError, Terminated, UserError
 
 
@@ -101,8 +104,69 @@ def test_the_program_is_named_as_it_was_called(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("text", "installed"),
+    [
+        ("run scripts/export a again", "run mnist-jax export a again"),
+        ("`scripts/train` or scripts/import", "`mnist-jax train` or mnist-jax import"),
+        ("run scripts/install publish", "run pip install 'mnist-jax[publish]'"),
+        (
+            "/a/scripts/train and ./scripts/x are files",
+            "/a/scripts/train and ./scripts/x are files",
+        ),
+    ],
+)
+def test_a_remedy_names_commands_that_are_there(text, installed, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mnist-jax", "verify"])
+    assert command.run(parser(), [], act(UserError(text))) == 2
+    assert capfd.readouterr().err == f"error: {installed}\n"
+    monkeypatch.setattr("sys.argv", ["/checkout/mnist_jax/__main__.py", "verify"])
+    assert command.as_called(text) == text
+    monkeypatch.setattr(command, "PACKAGE", Path("/site-packages/mnist_jax"))  # python -m mnist_jax
+    assert command.as_called(text) == installed
+
+
+def test_help_begins_with_what_a_command_does():
+    assert command.about("`scripts/thing RUN`: does a\nthing.") == "Does a\nthing."
+    assert command.about("Does a\nthing `x`: so.") == "Does a\nthing `x`: so."
+    assert command.about(None) == ""
+
+
+NEEDS_NO_EXTRA = """
+import importlib, importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in %r:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from mnist_jax import __main__ as program
+
+for name in program.MODULES:
+    try:
+        assert program.main([name, "--help"]) == 0, name
+    except SystemExit as stop:
+        assert not stop.code, name
+assert "jax" not in sys.modules
+"""
+OF_EXTRAS = (
+    *("grpc", "grpc_health", "grpc_reflection", "httptools", "orjson", "prometheus_client"),
+    *("starlette", "tritonclient", "uvicorn", "uvloop", "h5py", "onnxscript", "torch"),
+    *("torchvision", "cv2", "openvino", "tract", "model_signing", "OpenSSL"),
+)
+
+
+def test_help_needs_no_extra():
+    done = subprocess.run(
+        [sys.executable, "-c", NEEDS_NO_EXTRA % (OF_EXTRAS,)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("usage: ") == len(MODULES)  # one each
+
+
+@pytest.mark.parametrize(
     ("program", "remedy"),
-    [("/venv/bin/mnist-jax", "pip install '.[serve"), ("/x/__main__.py", "remove .venv")],
+    [("/venv/bin/mnist-jax", "pip install 'mnist-jax[serve"), ("/x/__main__.py", "remove .venv")],
 )
 def test_a_library_that_is_not_there_is_installed_as_the_command_was(program, remedy, monkeypatch):
     monkeypatch.setattr("sys.argv", [program, "serve"])

@@ -40,17 +40,24 @@ FLAGS = tuple(key for key in KEYS if key.has_flag)
 NETWORK = "--config.network."
 # Of these keys the environment has a say: the name of its variable.
 VARIABLES = {"data_dir": "DATA_DIR", "output_dir": "OUTPUT_DIR"}
+TRAINS = """
+Trains a small image classifier, exports it to ONNX, proves the file equal and
+judges it. Exit status: 0 released, 1 refused by a criterion, 2 wrong usage,
+data or environment.
+"""
 
 
-def help_text() -> str:
-    """Returns what `--help` prints: every flag and key with its meaning (rule) [default]."""
+def help_text(program: str = "scripts/train", about: str = TRAINS) -> str:
+    """Returns what `--help` prints: every flag and key with its meaning (rule) [default].
+
+    Args:
+        program: the command that takes these flags.
+        about: what it does, in some lines.
+    """
     lines = [
-        f"usage: {as_called('scripts/train')} "
-        "[--config=configs/NAME.py] [--config.KEY=VALUE ...] [flags]",
+        f"usage: {program} [--config=configs/NAME.py] [--config.KEY=VALUE ...] [flags]",
         "",
-        "Trains a small image classifier, exports it to ONNX, proves the file equal and",
-        "judges it. Exit status: 0 released, 1 refused by a criterion, 2 wrong usage,",
-        "data or environment.",
+        about.strip(),
         "",
         "flags (with - or _; each overrides one key of the config):",
     ]
@@ -61,7 +68,7 @@ def help_text() -> str:
     for key in KEYS:
         if not key.has_flag:
             lines += _entry(key.name, key)
-    return "\n".join(lines)
+    return as_called("\n".join(lines))
 
 
 def _entry(shown_name: str, key: Key) -> list[str]:

@@ -182,7 +182,7 @@ def _worst_class(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         worst["interval_95"] = of_one_among(num_correct, worst["n"], len(rows))
     worst["detail"] = f"worst class: {name}"
     if worst["n"] and len(rows) > 1 and len({row["measured"] for row, _ in rows}) == 1:
-        worst["detail"] = f"all classes alike; n and interval of the smallest, {name}"
+        worst["detail"] = f"all classes alike; n and interval of the smallest, class {name}"
     return worst
 
 

@@ -144,7 +144,8 @@ def publish(options: argparse.Namespace) -> None:
         print(f"it is the champion: {reason}")
     else:
         print(f"the champion is still version {comparison['champion']}: {reason}; to change that:")
-        print(f"  scripts/publish --promote {name} {number} --repository {repository}")
+        promotion = f"scripts/publish --promote {name} {number} --repository {repository}"
+        print(f"  {command.as_called(promotion)}")
 
 
 def default_name(dataset_id: str) -> str:

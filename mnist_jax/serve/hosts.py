@@ -8,10 +8,7 @@ import argparse
 import functools
 import ipaddress
 import re
-from collections.abc import Sequence
-
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import Callable, Sequence
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ALL = "*"
@@ -46,10 +43,10 @@ def host_pattern(text: str) -> str:
     return text
 
 
-def refuse_other_hosts(app: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
-    """Returns the application for requests to allowed names; others get 400."""
+def make_rule(allowed: Sequence[str]) -> Callable[[str], bool]:
+    """Returns whether a `Host`, with its port or without, is one of `allowed_hosts`."""
     if ALL in allowed:
-        return app
+        return lambda host: True
     names = frozenset(name.lower() for name in allowed)
     domains = tuple(name[1:] for name in names if name.startswith("*."))
 
@@ -58,15 +55,4 @@ def refuse_other_hosts(app: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
         parsed = re.fullmatch(rf"({_NAME})(:[0-9]+)?", host.lower())
         return parsed is not None and (parsed[1] in names or parsed[1].endswith(domains))
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        if is_allowed(host.decode("latin-1")):
-            await app(scope, receive, send)
-            return
-        error = (
-            f"Host is {host[:100].decode('latin-1')!r}; expected one of {', '.join(allowed)}; "
-            "start the server with --allow-host=NAME to have another answered"
-        )
-        await JSONResponse({"error": error}, 400)(scope, receive, send)
-
-    return answer
+    return is_allowed

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_jax.serve import answers, metrics, protocol
-from mnist_jax.serve.hosts import refuse_other_hosts
+from mnist_jax.serve.hosts import make_rule
 from mnist_jax.serve.models import Models
 from mnist_jax.serve.protocol import MAX_BODY_BYTES, RefusedError
 from mnist_jax.serve.reading import Reader
@@ -238,6 +238,24 @@ async def _refuse_by_status(request: Request, error: Exception) -> Response:
 async def _apologise(request: Request, error: Exception) -> Response:
     """Answers for a mistake of ours; Starlette raises it again, and the log has it whole."""
     return JSONResponse({"error": "the server failed; its log says how"}, 500)
+
+
+def refuse_other_hosts(app: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
+    """Returns the application for requests to allowed names; others get 400."""
+    is_allowed = make_rule(allowed)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        if is_allowed(host.decode("latin-1")):
+            await app(scope, receive, send)
+            return
+        error = (
+            f"Host is {host[:100].decode('latin-1')!r}; expected one of {', '.join(allowed)}; "
+            "start the server with --allow-host=NAME to have another answered"
+        )
+        await JSONResponse({"error": error}, 400)(scope, receive, send)
+
+    return answer
 
 
 def _count_answers(app: ASGIApp) -> ASGIApp:

@@ -30,8 +30,7 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
     variables = {**env_file(), **os.environ}
     config = flags.parse(arguments, variables, datetime.now())
     if config is None:
-        usage = f"usage: {command.as_called('scripts/multimnist')} [flags of scripts/train]"
-        print(f"{usage}\n\n{__doc__}\n{flags.help_text()}")
+        print(flags.help_text("scripts/multimnist", command.about(__doc__)))
         return 0
     with log.to_terminal(Console(quiet=config["quiet"])):
         # Imported here, so that --help and a mistaken flag answer without loading JAX.

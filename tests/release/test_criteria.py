@@ -180,9 +180,9 @@ def test_the_worst_class_is_named_with_its_own_count():
         (
             [[9, 0, 0], [0, 7, 0], [0, 0, 8]],
             7,
-            "all classes alike; n and interval of the smallest, class 1",
+            "all classes alike; n and interval of the smallest, class class 1",
         ),
-        ([[9, 0], [0, 7]], 7, "all classes alike; n and interval of the smallest, class 1"),
+        ([[9, 0], [0, 7]], 7, "all classes alike; n and interval of the smallest, class class 1"),
         ([[9, 1, 0], [1, 4, 0], [0, 2, 8]], 5, "worst class: class 1"),  # 0.9, 0.8, 0.8
     ],
 )

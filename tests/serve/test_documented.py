@@ -6,8 +6,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from mnist_jax.serve import __main__ as main
 from mnist_jax.serve import batching, connections, protocol, reading, rpc
+from mnist_jax.serve import server as program
 from tests.serve.raw import BODY
 from tests.serve.test_agreement import over_rest
 
@@ -110,7 +110,7 @@ def test_what_the_table_leaves_out_is_not_there(server):
 KIB, MIB = 1 << 10, 1 << 20
 LIMITS = {
     "HTTP connections": [connections.MAX_CONNECTIONS],
-    "a connection without a request": [connections.MAX_HEAD_S, main.KEEP_ALIVE_S],
+    "a connection without a request": [connections.MAX_HEAD_S, program.KEEP_ALIVE_S],
     "request line and headers": [
         connections.MAX_HEAD_BYTES / KIB,
         connections.MAX_HEADERS,

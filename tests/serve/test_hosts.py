@@ -3,7 +3,8 @@ import asyncio
 
 import pytest
 
-from mnist_jax.serve.hosts import allowed_hosts, host_pattern, refuse_other_hosts
+from mnist_jax.serve.hosts import allowed_hosts, host_pattern
+from mnist_jax.serve.rest import refuse_other_hosts
 
 
 def status(host, allowed):
