@@ -23,7 +23,7 @@ def allowed_hosts(address: str, more: Sequence[str]) -> list[str]:
         more: names to answer besides; elsewhere the only ones, where there are any.
     """
     if address == "localhost" or _is_loopback(address):
-        return [*LOOPBACK_NAMES, address, *more]
+        return list(dict.fromkeys([*LOOPBACK_NAMES, address, *more]))
     return list(more) or [ALL]
 
 

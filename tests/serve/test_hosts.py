@@ -47,6 +47,12 @@ def test_elsewhere_than_on_loopback_all_are_answered_unless_some_are_named():
     assert status("any.example", allowed_hosts("0.0.0.0", ["digits.example"])) == 400
 
 
+def test_each_name_is_told_once():
+    assert allowed_hosts("127.0.0.1", ["a.example"]) == [
+        *("localhost", "127.0.0.1", "[::1]", "a.example"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "a b", "http://a.example", "a.example:80", "a.*.example"])
 def test_what_is_not_a_host_is_refused_where_it_is_given(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a host"):
