@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 _PICTURE = re.compile(r'src="(plots/\w+\.png)"')
 _HASH = re.compile(r"<td>([0-9a-f]{64})</td>")
-_SHORT = re.compile(r"<td>([^<]{1,24})</td>")  # stays on one line
+_SHORT = re.compile(r"<td>([^<]{1,24})</td>")  # stays on one line, but for a phone
 
 
 def page(card: str, folder: Path, *, is_released: bool) -> str:
@@ -34,7 +34,7 @@ def page(card: str, folder: Path, *, is_released: bool) -> str:
     body = _PICTURE.sub(embedded, body)
     body = _HASH.sub(r'<td class="hash">\1</td>', body)
     body = body.replace("<td><strong>FAIL</strong>", '<td class="fail"><strong>FAIL</strong>')
-    body = _SHORT.sub(r'<td class="short">\1</td>', body)
+    body = _SHORT.sub(_short, body)
     # A wide table scrolls by itself on a phone; the page does not.
     body = body.replace("<table>", '<div class="table"><table>').replace(
         "</table>", "</table></div>"
@@ -46,3 +46,8 @@ def page(card: str, folder: Path, *, is_released: bool) -> str:
         mark="good" if is_released else "bad",
         body=body,
     )
+
+
+def _short(match: re.Match[str]) -> str:
+    """Returns a short cell; where it must break, a name breaks after its underscores."""
+    return f'<td class="short">{match[1].replace("_", "_<wbr>")}</td>'
