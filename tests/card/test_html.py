@@ -53,7 +53,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in ("meta", "img", "hr", "br"):
+        if tag not in ("meta", "img", "hr", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -100,6 +100,12 @@ def test_the_text_is_the_cards_without_its_metadata(page):
         assert shown in text
     assert "license" not in text and "| ---" not in text
     assert "<title>a_b on c &amp; d</title>" in page
+
+
+def test_a_short_name_can_break_after_its_underscores(folder):
+    page = html_card.page("| criterion |\n| --- |\n| worst_class |\n", folder, is_released=True)
+    assert '<td class="short">worst_<wbr>class</td>' in page
+    assert "worst_class" in "".join(Seen(page).text)
 
 
 def test_the_verdict_has_its_colour_and_the_same_card_gives_the_same_bytes(page, folder):
