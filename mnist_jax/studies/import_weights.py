@@ -13,18 +13,19 @@ from pathlib import Path
 from rich.console import Console
 
 from mnist_jax import command
-from mnist_jax.config import default, flags
+from mnist_jax.config import Changes, default, flags, keys_that_change
 from mnist_jax.errors import UserError
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.train import env_file
 
-# Keys that say how to train, of which nothing is known here.
-OF_TRAINING = (
-    *("optimizer_id", "weight_decay", "momentum", "compute_dtype", "schedule_id", "learning_rate"),
-    *("epochs", "batch_size", "num_seeds", "ema_decay", "augment_id", "augment_shift_px"),
-    *("augment_rotation_degrees", "reconstruction_weight", "num_processes", "coordinator"),
-)
+# Of the keys that change a model, those of its network and its data. The others say how to train,
+# of which nothing is known here.
+OF_NETWORK = frozenset(("model_id", "network", "criterion_id", "image_side", "channels"))
+OF_DATA = frozenset(("dataset_id", "data", "fit", "validation_share", "test_share", "seed"))
+OF_DATA |= frozenset(("transposed", "drop_duplicates"))
+OF_TRAINING = sorted({*keys_that_change(Changes.MODEL)} - OF_NETWORK - OF_DATA)
+OF_TRAINING += ["mesh", "coordinator", "num_processes", "process_id"]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -129,6 +129,8 @@ def test_a_network_trained_in_pytorch_answers_alike(released, tmp_path):
         (lambda given: [one for one in given if "licence" not in one], "--licence"),
         (lambda given: [one for one in given if "input-mean" not in one], "give --input-mean"),
         (lambda given: [*given, "--epochs=3"], "nothing is trained here"),
+        (lambda given: [*given, "--config.patience=3"], "patience is 3, but nothing is trained"),
+        (lambda given: [*given, "--config.mesh=0"], "mesh is 0, but nothing is trained here"),
         (lambda given: ["missing.pth", *given[1:]], "missing.pth"),
         (lambda given: given[1:], "comes first"),
     ],
