@@ -58,6 +58,15 @@ def test_every_link_to_a_file_leads_somewhere():
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_every_file_of_this_repository_that_is_named_is_there():
+    places = "tests|mnist_jax|examples|deploy|benchmarks|docs|scripts"
+    named = re.compile(rf"(?<![\w/.])(?:{places})/[\w./-]*\w")
+    for document in DOCUMENTS:
+        if document.name != "log.md":  # which is history
+            for name in named.findall(document.read_text()):
+                assert (ROOT / name).exists(), f"{document.name} names {name}"
+
+
 def test_the_image_is_built_by_the_steps_of_the_install_script():
     dockerfile, script = ((ROOT / name).read_text() for name in ("Dockerfile", "scripts/install"))
     for step in (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.results import TEST_DATA, groups, mean_error, say_recipe, table
+from mnist_jax.config import load_recipe
 
 Row = Mapping[str, Any]
 
@@ -28,6 +29,7 @@ Seconds and latencies are the runs' own, and other work may have shared their ma
 one does is among the [benchmarks](benchmarks.md).
 
 All full recipes, in one command: `{RUN_ALL}`. What capsules are for: `{RUN_ROBUSTNESS}`.
+The recipes for pictures of your own are measured in [own.md](own.md).
 """
 NOT_RUN = """\
 **Not yet run in full**: {names}. What was run instead stands below, with what was changed in the
@@ -53,7 +55,10 @@ def render(
     """
     parts = [HEAD]
     complete = {row["recipe"] for row in rows if row["kind"] == "training" and not row["changes"]}
-    missing = [path.name for path in sorted(recipes_dir.glob("*.py")) if path.name not in complete]
+    of_published_data = [
+        path.name for path in sorted(recipes_dir.glob("*.py")) if not load_recipe(path).data
+    ]
+    missing = [name for name in of_published_data if name not in complete]
     if missing:
         parts.append(NOT_RUN.format(names=", ".join(f"`{name}`" for name in missing)))
     for dataset_id, title in TEST_DATA.items():

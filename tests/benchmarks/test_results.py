@@ -113,6 +113,7 @@ def test_shortened_runs_say_what_was_changed():
     short = training(recipe="mnist_cnn_v1.py", changes={"epochs": 1})
     text = results_document.render([short], {}, None, reproduce.RECIPES)
     assert "**Not yet run in full**" in text and "`mnist_cnn_v1.py`" in text
+    assert "`pneumonia_mnist.py`" not in text  # docs/own.md has it
     full = [training(recipe=path.name) for path in reproduce.RECIPES.glob("*.py")]
     assert "Not yet run" not in results_document.render(full, {}, None, reproduce.RECIPES)
 
