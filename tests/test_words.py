@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 NOT = {
     "resume, continue": r"(?<!is )\b(go|goes|going|went|gone) on\b(?! (to|the|a|an|without)\b)",
     "accept, load, resume": r"\b(take[sn]?|taking|took) up\b",
-    "check, compare": r"\b(hold|holds|held|holding) (it |them )?against\b",
+    "check, compare": r"\b(hold|holds|held|holding) (\w+ ){0,4}against\b",
     "fix": r"\bmend(s|ed|ing)?\b",
     "again": r"\banew\b|\bonce more\b",
     "who, anyone who": r"\bwhoever\b",
