@@ -74,10 +74,12 @@ def to_bytes(
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
         _pad_explicitly(proto.graph)
     except Exception as error:  # a converter can fail in any way, and all mean the same here
+        remedy = "write the layer named there with operations that jax2onnx converts"
+        if "positional argument" in str(error):
+            remedy = "give its arguments by name, as in nnx.max_pool(x, window_shape=(2, 2))"
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX: {_operation_at_fault(error)}"
-            f"{first_line(error)}; write the layer named there with operations that jax2onnx "
-            "converts"
+            f"{first_line(error)}; {remedy}"
         ) from error
     return proto.SerializeToString(deterministic=True)
 
