@@ -87,7 +87,20 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Any, Any]:
         output_kind(model),
         "rngs" in inspect.signature(type(model).__call__).parameters,
     )
-    return structure, nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
+    return structure, _strong(nnx.to_pure_dict(params)), _strong(nnx.to_pure_dict(model_state))
+
+
+def _strong(tree: Any) -> Any:
+    """Gives arrays made of Python's numbers, as by `jnp.full(8, 0.1)`, a type like any other's.
+
+    JAX calls theirs weak, and compiles a training step again for those that come out of the first.
+    """
+    return jax.tree.map(
+        lambda leaf: (
+            jax.lax.convert_element_type(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
+        ),
+        tree,
+    )
 
 
 def rebuild(structure: Structure, params: Any, model_state: Any) -> Any:

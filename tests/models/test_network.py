@@ -31,6 +31,15 @@ class Everything(nnx.Module):
         return jnp.stack([self.first(jnp.ones_like(x)), self.second(jnp.ones_like(x)), x])
 
 
+class Weak(nnx.Module):
+    def __init__(self) -> None:
+        self.bias = nnx.Param(jnp.full(3, 0.1))
+        self.steps = nnx.Variable(jnp.full((), 0))
+
+    def __call__(self, images):
+        return images + self.bias
+
+
 @pytest.fixture
 def model():
     return Everything(nnx.Rngs(0))
@@ -120,3 +129,13 @@ def test_levels_become_floats_from_0_to_1_with_an_axis_of_channels(shape):
     assert floats.dtype == np.float32 and floats.shape == (*shape[:3], *(shape[3:] or (1,)))
     np.testing.assert_array_equal(np.rint(floats * 255).reshape(shape), levels)
     assert floats.min() == 0 and floats.max() == 1
+
+
+def test_arrays_of_pythons_numbers_are_typed_as_what_a_training_step_makes_of_them():
+    model = Weak()
+    assert model.bias[...].weak_type
+    _, *trees = take_apart(model)
+    assert [(leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(trees)] == [
+        (jnp.float32, False),
+        (jnp.int32, False),
+    ]

@@ -22,6 +22,7 @@ lines = [line for line in program.as_text().splitlines() if "conv_general" in li
 print(any("__ynn_fusion" in line for line in lines))
 for _ in range(3):
     jax.block_until_ready(program(x, kernel))
+print(program(x, kernel).is_ready())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     jax.block_until_ready(program(x, kernel))
@@ -38,16 +39,49 @@ def measured(is_tuned):
         text=True,
         check=True,
     )
-    uses_ynnpack, num_faults = done.stdout.split()
-    return uses_ynnpack == "True", int(num_faults)
+    uses_ynnpack, waits, num_faults = done.stdout.split()
+    return uses_ynnpack == "True", waits == "True", int(num_faults)
 
 
-def test_convolutions_leave_ynnpack_and_memory_is_kept():
-    uses_ynnpack, num_faults = measured(is_tuned=False)
+def test_convolutions_leave_ynnpack_calls_wait_and_memory_is_kept():
+    uses_ynnpack, waits, num_faults = measured(is_tuned=False)
     assert uses_ynnpack, "XLA has changed its default: is the flag still of use?"
-    uses_ynnpack, num_faults_tuned = measured(is_tuned=True)
+    assert not waits, "JAX has changed its default: is the setting still of use?"
+    uses_ynnpack, waits, num_faults_tuned = measured(is_tuned=True)
     assert not uses_ynnpack
+    assert waits
     assert num_faults_tuned < num_faults / 4
+
+
+LEAVE_MEMORY = """
+import os, re
+from pathlib import Path
+from mnist_jax.run import tuning
+tuning.tune(os.environ)
+import jax, jax.numpy as jnp
+tuning.SECONDS_THAT_LEAVE_MEMORY = {seconds}
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+jax.block_until_ready(jnp.ones(8))
+freed = [bytearray(1 << 16) for _ in range(2048)]
+above = bytearray(1 << 16)  # a heap is otherwise given back from its end
+del freed
+before = resident()
+jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(8))
+print(before - resident())
+"""
+
+
+@pytest.mark.parametrize(("seconds", "is_given_back"), [(0, True), (60, False)])
+def test_what_a_long_compilation_frees_is_given_back(seconds, is_given_back):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE_MEMORY.format(seconds=seconds)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (int(done.stdout) > 64) == is_given_back  # of 128 MB
 
 
 @pytest.mark.parametrize(
