@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image, ImageOps
 
+from mnist_jax.data import jpeg
+
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 50_000_000  # of one picture: what decoding may need is bounded by it
@@ -81,6 +83,11 @@ def decode(contents: bytes, *, keeps_alpha: bool = False) -> Picture:
     Raises:
         Unreadable: it is not a picture, damaged, truncated, too large, or has pixels of 32 bits.
     """
+    plain = jpeg.header(contents)
+    if plain is not None and plain[1][0] * plain[1][1] <= MAX_PIXELS:
+        image = jpeg.decode(contents, *plain)
+        if image is not None:
+            return Picture(_levels(image), image.size, image.mode)
     with warnings.catch_warnings(), _as_unreadable():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
