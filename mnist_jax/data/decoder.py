@@ -1,5 +1,7 @@
 """A child process of `decoding`: decodes what it is told to, and imports little to start fast."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import importlib
@@ -8,13 +10,16 @@ import json
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from mnist_jax.data import pictures
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:  # else a third of the time that it starts in
+    from jaxtyping import UInt8
 
 _LENGTH = struct.Struct(">Q")
 
@@ -35,7 +40,7 @@ class Job(NamedTuple):
     row: int  # of the memory for results: the first
 
 
-_Prepared = tuple[Seen, UInt8[np.ndarray, "side side 3"] | None]
+_Prepared = tuple[Seen, "UInt8[np.ndarray, 'side side 3'] | None"]
 
 
 def prepare_one(picture: str | bytes, side: int, fit: str) -> _Prepared:
@@ -56,7 +61,7 @@ def prepare_one(picture: str | bytes, side: int, fit: str) -> _Prepared:
 
 
 def start(prepare: str, shared: int, ends: list[int]) -> None:
-    """Imports what decoding needs and forks workers; returns when all have ended.
+    """Imports what decoding needs and forks workers; ends this process when all have ended.
 
     Args:
         prepare: `package.module:function`, which does what `prepare_one` does.
@@ -76,14 +81,15 @@ def start(prepare: str, shared: int, ends: list[int]) -> None:
         os.close(end)
     for _ in ends:
         os.wait()
+    os._exit(0)  # the interpreter would tidy up for 20 ms first
 
 
 def _serve(end: int, shared: int, prepare: Callable[[str | bytes, int, str], _Prepared]) -> None:
     """Does jobs from a socket until it ends.
 
-    A message is JSON, `[job, whether paths follow, bytes of each]`, then paths or contents of
-    pictures. The pixels of those that can be read go into rows one after another, and the answer
-    is one `Seen` for each picture, as JSON.
+    A message is JSON, `[job, whether paths follow, sizes in bytes]`, then all paths with zeros
+    between them, or the contents of each picture. The pixels of those that can be read go into rows
+    one after another, and the answer is one `Seen` for each picture, as JSON.
     """
     side, images = 0, np.zeros(0, np.uint8)
     with open(end, "rb") as jobs, open(end, "wb", closefd=False) as answers:
@@ -91,6 +97,8 @@ def _serve(end: int, shared: int, prepare: Callable[[str | bytes, int, str], _Pr
             try:
                 job, is_paths, sizes = json.loads(receive(jobs))
                 items = [_exactly(jobs, size) for size in sizes]
+                if is_paths:
+                    items = os.fsdecode(items[0]).split("\0")
             except EOFError:
                 return
             if side != job[0]:
@@ -98,7 +106,7 @@ def _serve(end: int, shared: int, prepare: Callable[[str | bytes, int, str], _Pr
             side, rule, row = job
             answer = []
             for item in items:
-                seen, image = prepare(os.fsdecode(item) if is_paths else item, side, rule)
+                seen, image = prepare(item, side, rule)
                 answer.append(seen)
                 if image is not None:
                     images[row] = image

@@ -172,9 +172,10 @@ class _Worker:
             return Seen("its decoder crashed")
 
     def _ask(self, chunk: list[str] | list[bytes], job: Job) -> list[Seen]:
-        is_paths = isinstance(chunk[0], str)
-        items = [os.fsencode(item) if isinstance(item, str) else item for item in chunk]
-        decoder.send(self.pipe, json.dumps([job, is_paths, [*map(len, items)]]).encode())
+        paths = [item for item in chunk if isinstance(item, str)]
+        contents = [item for item in chunk if isinstance(item, bytes)]
+        items = [os.fsencode("\0".join(paths))] if paths else contents
+        decoder.send(self.pipe, json.dumps([job, bool(paths), [*map(len, items)]]).encode())
         self.pipe.write(b"".join(items))
         self.pipe.flush()
         return [Seen(r, (w, h), m) for r, (w, h), m in json.loads(decoder.receive(self.pipe))]

@@ -1,19 +1,24 @@
 """One picture of the user's own to whole levels: docs/preprocessing.md, "Own pictures"."""
 
+from __future__ import annotations
+
 import io
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, UInt8
 from PIL import Image, ImageOps
 
 from mnist_jax.data import jpeg
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:  # else a third of the time that decoders start in
+    from jaxtyping import Float64, UInt8
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

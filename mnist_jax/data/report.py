@@ -5,6 +5,7 @@ looked for in train and validation alone.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
@@ -190,17 +191,18 @@ def _two_labels(parts: list[Facts], class_names: tuple[str, ...]) -> Found:
 def _sizes(
     seen: dict[str, tuple[tuple[int, int], str]],
 ) -> tuple[dict[str, int], dict[str, int], Found]:
-    sizes: dict[str, int] = {}
-    modes: dict[str, int] = {}
-    for (width, height), mode in seen.values():
-        sizes[f"{width}x{height}"] = sizes.get(f"{width}x{height}", 0) + 1
-        modes[mode] = modes.get(mode, 0) + 1
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    for ((width, height), mode), count in Counter(seen.values()).items():
+        sizes[f"{width}x{height}"] += count
+        modes[mode] += count
     commonest = sorted(sizes, key=lambda size: (-sizes[size], size))[:NAMED]
     # Where all sizes are rare, none of them is odd.
     usual = any(count >= len(seen) / 2 for count in sizes.values())
+    rare = usual and any(count < RARE * len(seen) for count in sizes.values())
     odd = [
         (printable(name), f"{width}x{height}")
-        for name, ((width, height), _) in seen.items()
-        if usual and sizes[f"{width}x{height}"] < RARE * len(seen)
+        for name, ((width, height), _) in (seen.items() if rare else ())
+        if sizes[f"{width}x{height}"] < RARE * len(seen)
     ]
-    return {size: sizes[size] for size in commonest}, modes, _found(odd)
+    return {size: sizes[size] for size in commonest}, dict(modes), _found(odd)
