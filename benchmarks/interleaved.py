@@ -22,6 +22,7 @@ class Part(NamedTuple):
         amount: of images or calls that one run of a candidate takes.
         candidates: by name, what builds the function to time; `OURS` comes first. One that cannot
             be built or run here is left out, and the reason is noted.
+        before: called before each run, and not timed.
     """
 
     part_id: str
@@ -29,6 +30,7 @@ class Part(NamedTuple):
     unit: str
     amount: float
     candidates: Mapping[str, Callable[[], Callable[[], object]]]
+    before: Callable[[], object] = lambda: None
 
 
 def run(part: Part, rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
@@ -48,7 +50,9 @@ def run(part: Part, rounds: int, clock: Callable[[], float] = time.perf_counter)
     for name, build in part.candidates.items():
         try:
             runner = build()
-            runner(), runner()  # the first compiles and fills caches
+            for _ in range(2):  # the first compiles and fills caches
+                part.before()
+                runner()
             runners[name] = runner
         except Exception as error:
             if name == OURS:
@@ -58,6 +62,7 @@ def run(part: Part, rounds: int, clock: Callable[[], float] = time.perf_counter)
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         for name, runner in runners.items():
+            part.before()
             start = clock()
             runner()
             seconds[name].append(clock() - start)

@@ -30,24 +30,18 @@ def preparing(is_quick: bool) -> Part:
     folder = _folder()
     paths = _write(folder / "jpegs", number, SIDE)
 
-    def make_ours():
-        def prepare():
-            shutil.rmtree(folder / "data", ignore_errors=True)
-            own.prepare(folder / "jpegs", folder / "data", own.Settings())
-
-        return prepare
-
     return Part(
         "pictures",
         f"Preparing {number:,} JPEG files of {SIDE}x{SIDE} in colour, all cores",
         "images/s",
         number,
         {
-            OURS: make_ours,
+            OURS: lambda: partial(own.prepare, folder / "jpegs", folder / "data", own.Settings()),
             "Pillow, decoded and dropped": lambda: partial(loop, decode, paths, CHUNK),
             "Pillow, arrays sent back": lambda: partial(loop, decode_and_send, paths, CHUNK),
             "torchvision ImageFolder, DataLoader": lambda: _torchvision(folder / "jpegs"),
         },
+        before=partial(shutil.rmtree, folder / "data", ignore_errors=True),
     )
 
 

@@ -36,7 +36,9 @@ class Store:
         self.folder, self.side = folder, side
         self.has_colour = False
         self._files = {
-            split: _ImagesFile(folder / f"{split}_images.npy", (counts[split], side, side, 3))
+            split: _ImagesFile(
+                folder / f"{split}_images.npy", (counts[split], side, side, 3), split == "train"
+            )
             for split in arrays.SPLITS
         }
         self._labels: dict[str, list[np.ndarray]] = {split: [] for split in arrays.SPLITS}
@@ -123,7 +125,7 @@ class Store:
     ) -> "_ImagesFile":
         beside = old.path.with_suffix(".colour")
         os.rename(old.path, beside)
-        new = _ImagesFile(old.path, shape)
+        new = _ImagesFile(old.path, shape, old.is_measured)
         try:
             at = 0
             for block in self._blocks(beside):
@@ -149,12 +151,13 @@ class _ImagesFile:
     Args:
         path: which it makes.
         shape: that the header names.
+        is_measured: whether somebody will ask for `mean_and_std`.
     """
 
     HEADER_BYTES = 128  # of any shape that occurs here
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.path, self.shape = path, shape
+    def __init__(self, path: Path, shape: tuple[int, ...], is_measured: bool) -> None:
+        self.path, self.shape, self.is_measured = path, shape, is_measured
         header = io.BytesIO()
         facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, facts)
@@ -168,8 +171,9 @@ class _ImagesFile:
         """Writes images after those before."""
         flat = np.ascontiguousarray(images).reshape(1, -1)
         self._write(flat.data.cast("B"))
-        # Of a picture: NumPy's bincount first makes eight bytes of each.
-        self._counts += Image.fromarray(flat).histogram()
+        if self.is_measured:
+            # Of a picture: NumPy's bincount first makes eight bytes of each.
+            self._counts += Image.fromarray(flat).histogram()
 
     def _write(self, contents: memoryview) -> None:
         self._digest.update(contents)

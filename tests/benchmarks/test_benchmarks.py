@@ -64,6 +64,18 @@ def test_candidates_take_turns_after_two_rounds_that_do_not_count(measured):
     }
 
 
+def test_what_comes_before_each_run_is_not_timed(clock):
+    order = []
+
+    def clean_up():
+        order.append("before")
+        clock[0] += 100.0
+
+    found = interleaved.run(part(clock, order)._replace(before=clean_up), 2, lambda: clock[0])
+    assert order[0::2] == ["before"] * 16 and "before" not in order[1::2]
+    assert found["seconds"][OURS] == [1.0, 2.0]
+
+
 def test_what_cannot_run_here_is_noted_and_left_out(measured):
     assert measured[0]["notes"] == ["absent: not available here (needs a GPU)"]
 
