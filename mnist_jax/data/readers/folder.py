@@ -124,7 +124,7 @@ def _files(root: Path, folder: Path, refused: list[tuple[str, str]]) -> Iterator
 
 
 def _part(root: Path, found: list[tuple[str, str]]) -> Part:
-    found.sort(key=lambda item: (natural(os.path.basename(item[0])), item[0]))
+    found.sort(key=lambda item: (natural(item[0].rpartition("/")[2]), item[0]))
     return picture_part(root, [name for name, _ in found], [label for _, label in found])
 
 

@@ -19,6 +19,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+_DIGITS = re.compile("([0-9]+)")
 MAX_ARRAY_BYTES = 4 * 2**30  # of one array file: what reading it may need
 Chunk = list[str] | list[bytes] | UInt8[np.ndarray, "..."]
 
@@ -42,10 +43,13 @@ class Listing(NamedTuple):
     ignored: tuple[str, ...] = ()  # one line each, for the log
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key in which 2 comes before 10."""
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(0, int(p), p) if p.isascii() and p.isdigit() else (1, 0, p) for p in pieces]
+def natural(name: str) -> list[str | int]:
+    """A sort key in which 2 comes before 10: text, number, its digits, text, and so on."""
+    pieces = _DIGITS.split(name)
+    key: list[str | int] = [pieces[0]]
+    for at in range(1, len(pieces), 2):
+        key += (int(pieces[at]), pieces[at], pieces[at + 1])
+    return key
 
 
 def classes_of(parts: dict[str, Part]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def read(path: Path) -> Listing:
     return Listing("Parquet", parts, names or tuple(sorted(found, key=natural)))
 
 
-def _order(path: Path) -> list[tuple[int, int, str]]:
+def _order(path: Path) -> list[str | int]:
     return natural(path.name)
 
 
