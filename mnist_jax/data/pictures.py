@@ -92,7 +92,8 @@ def decode(contents: bytes, *, keeps_alpha: bool = False) -> Picture:
     if plain is not None and plain[1][0] * plain[1][1] <= MAX_PIXELS:
         image = jpeg.decode(contents, *plain)
         if image is not None:
-            return Picture(_levels(image), image.size, image.mode)
+            with _as_unreadable():  # memory may be too little
+                return Picture(_levels(image), image.size, image.mode)
     with warnings.catch_warnings(), _as_unreadable():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
