@@ -3,15 +3,14 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import root_scalar
-from scipy.stats import binomtest, norm, t
 
+# SciPy takes a second to import, and scripts/publish has no other need of it.
 CONFIDENCE = 0.95
-Z = float(norm.ppf((1 + CONFIDENCE) / 2))
+Z = 1.959963984540054  # scipy.stats.norm.ppf(0.975)
 
 
 class MeanOverSeeds(TypedDict):
@@ -44,9 +43,12 @@ def of_one_among(num_correct: int, num_examples: int, num_compared: int) -> list
     the plain interval of the one picked holds its true accuracy in 75 % of the cases only. So this
     one is exact and Bonferroni's, which holds in at least 95 % whichever class is picked.
     """
+    from scipy.stats import binomtest
+
     counts = binomtest(num_correct, num_examples)
     level = 1 - (1 - CONFIDENCE) / num_compared
-    return _limits(counts.proportion_ci(level, method="exact"))
+    low, high = counts.proportion_ci(level, method="exact")
+    return [float(low), float(high)]
 
 
 def paired_interval(num_gained: int, num_lost: int, n: int) -> list[float]:
@@ -82,6 +84,7 @@ def of_area(area: float, num_class: int, num_rest: int) -> list[float]:
         num_class: images of the class.
         num_rest: the others.
     """
+    from scipy.optimize import root_scalar
 
     def error(true: float) -> float:
         spreads = (1 - true) / (2 - true) + true / (1 + true)
@@ -131,10 +134,8 @@ def either(one: list[float], other: list[float]) -> list[float]:
 
 def mean_and_interval(values: Sequence[float]) -> MeanOverSeeds:
     """Returns mean, sample standard deviation and the 95 % interval of the mean, of 2 or more."""
+    from scipy.stats import t
+
     mean, std = statistics.fmean(values), statistics.stdev(values)
     half = float(t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
     return {"mean": mean, "std": std, "interval_95": [mean - half, mean + half], "n": len(values)}
-
-
-def _limits(interval: Any) -> list[float]:
-    return [float(interval.low), float(interval.high)]

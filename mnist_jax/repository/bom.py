@@ -1,13 +1,12 @@
 """A bill of materials of a model, in CycloneDX: what it is, was made of, and how well it does."""
 
 import json
-import math
 import uuid
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 from mnist_jax.files import json_sha256, sha256
+from mnist_jax.release.intervals import wilson
 
 SPEC_VERSION = "1.6"
 PUBLISHER = "mnist_jax"
@@ -131,7 +130,7 @@ def _metrics(
         rows = [("test split", round(quantization["comparison"]["accuracy"] * n), n)]
     described = []
     for part, num_correct, n in rows:
-        low, high = _wilson(num_correct / n, n)
+        low, high = wilson(num_correct, n)
         described.append(
             {
                 "type": "accuracy",
@@ -141,10 +140,3 @@ def _metrics(
             }
         )
     return described
-
-
-def _wilson(rate: float, n: int) -> tuple[float, float]:
-    """Returns the 95 % interval of Wilson 1927; SciPy has it too, but imports for a second."""
-    z2 = NormalDist().inv_cdf(0.975) ** 2
-    centre, half = rate + z2 / (2 * n), math.sqrt(z2 * (rate * (1 - rate) + z2 / (4 * n)) / n)
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))

@@ -9,7 +9,8 @@ import functools
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy import stats
+from scipy.stats import binomtest, norm
 
 from mnist_jax.release import criteria as release
 from mnist_jax.release import intervals
@@ -22,6 +23,7 @@ NUM_CLASSES = 10
 
 @pytest.mark.parametrize("n", [1, 7, 360, 10_000])
 def test_the_interval_of_wilson_is_scipys(n):
+    assert norm.ppf(0.975) == intervals.Z
     for num_correct in {0, 1, n // 3, n - 1, n}:
         exact = binomtest(num_correct, n).proportion_ci(0.95, method="wilson")
         assert intervals.wilson(num_correct, n) == pytest.approx([exact.low, exact.high], rel=1e-14)
@@ -73,7 +75,7 @@ def simulate_releases(accuracies, n, num_draws=1000):
 
 
 def test_the_interval_of_the_verdict_covers_what_it_says(monkeypatch):
-    monkeypatch.setattr(intervals, "binomtest", functools.cache(intervals.binomtest))
+    monkeypatch.setattr(stats, "binomtest", functools.cache(binomtest))
     accuracies = np.linspace(0.9, 0.99, NUM_CLASSES)
     is_inside = [
         rows["test_accuracy"]["interval_95"][0]
@@ -95,7 +97,7 @@ FASHION = np.array([0.87, 0.985, 0.88, 0.93, 0.89, 0.98, 0.78, 0.97, 0.985, 0.96
 )
 def test_the_interval_of_the_worst_class_covers_although_it_was_picked(accuracies, n, monkeypatch):
     """At least 95 %: it cannot be exact for all, since it does not know how many may be picked."""
-    monkeypatch.setattr(intervals, "binomtest", functools.cache(intervals.binomtest))
+    monkeypatch.setattr(stats, "binomtest", functools.cache(binomtest))
     covered, covered_plainly = [], []
     for rows in simulate_releases(accuracies, n):
         row = rows["worst_class_accuracy"]

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mnist_jax.errors import UserError
-from mnist_jax.release.intervals import wilson
-from mnist_jax.repository import bom, existing, layout, publish, sign
+from mnist_jax.repository import existing, layout, publish, sign
 
 HEAVY = ("jax", "flax", "onnx", "onnxruntime", "scipy", "sklearn", "tensorflow_datasets")
 
@@ -94,8 +93,3 @@ def test_a_first_version_takes_under_2_s_without_jax(released, tmp_path):
     seconds, modules = run_publish([*arguments, f"--data-dir={released / 'data'}"])
     assert not modules & {"jax", "flax", "scipy", "sklearn", "tensorflow_datasets"}
     assert seconds < 2
-
-
-@pytest.mark.parametrize(("num_correct", "n"), [(0, 10), (10, 10), (97, 100), (9_876, 10_000)])
-def test_the_interval_is_scipy_s(num_correct, n):
-    assert bom._wilson(num_correct / n, n) == pytest.approx(wilson(num_correct, n), abs=1e-12)
