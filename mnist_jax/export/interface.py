@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+from jaxtyping import Float
+
 OPSET = 17
 IR_VERSION = 8  # with opset 17: loads on ONNX Runtime 1.16 and newer
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "image", "scores", "batch"
@@ -13,6 +16,18 @@ FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
 INK = "ink"  # one character on paper, as MNIST's images were made
 FITS = ("pad", "crop", "stretch")
 INK_PX = 28  # side of what ink becomes; larger images have it in the middle of black
+
+
+def as_input(images: np.ndarray) -> Float[np.ndarray, "n channels side side"]:
+    """Returns images as the file takes them: float32, 0 to 1, the channels first.
+
+    Args:
+        images: uint8, 0 to 255, `[n, side, side]` or with an axis of channels; or float32, 0 to 1,
+            `[n, side, side, channels]`.
+    """
+    levels = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+    levels = levels[..., None] if levels.ndim == 3 else levels
+    return np.ascontiguousarray(levels.transpose(0, 3, 1, 2))
 
 
 def rule_of(metadata: Mapping[str, str], side: int, channels: int) -> str:

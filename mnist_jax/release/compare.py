@@ -8,12 +8,11 @@ import numpy as np
 from jaxtyping import Float
 
 from mnist_jax.data import Split
-from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
+from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME, as_input
 from mnist_jax.export.session import open_session
 from mnist_jax.models.predict import in_batches
 from mnist_jax.release.intervals import paired_interval
 from mnist_jax.release.latency import LatencyRatio, measure_ratio
-from mnist_jax.release.parity import as_input
 
 MARGIN = 0.005  # of accuracy: what a model may be worse by and still pass for as good
 FASTER, SLOWER = 0.8, 1.25  # ratios of latency that somebody would notice

@@ -9,7 +9,6 @@ from jaxtyping import Float, Integer
 
 from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import OPTIMIZATIONS, open_session
-from mnist_jax.models.network import images_to_float
 from mnist_jax.models.predict import in_batches
 from mnist_jax.release.records import Disagreement, ParityRow
 from mnist_jax.release.report import Report
@@ -40,19 +39,6 @@ class Reference(NamedTuple):
     scores: Float[np.ndarray, "n classes"]
     batch_size: int
     labels: Integer[np.ndarray, " n"] | None = None
-
-
-def as_input(images: np.ndarray) -> Float[np.ndarray, "n c side side"]:
-    """Returns images as exported files take them; pixels 0 to 255, or levels 0 to 1 as floats."""
-    levels = images_to_float(images) if images.dtype == np.uint8 else images
-    return channels_first(levels)
-
-
-def channels_first(
-    images: Float[np.ndarray, "n side side c"],
-) -> Float[np.ndarray, "n c side side"]:
-    """Lays images out as exported files take them."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def channels_last(images: Float[np.ndarray, "n c side side"]) -> Float[np.ndarray, "n side side c"]:

@@ -19,7 +19,7 @@ from mnist_jax import command, data
 from mnist_jax.data import Split
 from mnist_jax.data.arrays import split_off
 from mnist_jax.errors import UserError, first_line
-from mnist_jax.export.interface import INPUT_NAME
+from mnist_jax.export.interface import INPUT_NAME, as_input
 from mnist_jax.files import sha256, write_bytes, write_json
 from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
@@ -152,11 +152,9 @@ def _reader(calibration: Split) -> Any:
     """The images as ONNX Runtime's quantiser asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    from mnist_jax.release import parity
-
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches = ({INPUT_NAME: parity.as_input(i[None])} for i in calibration.images)
+            self._batches = ({INPUT_NAME: as_input(i[None])} for i in calibration.images)
 
         def get_next(self) -> Any:
             return next(self._batches, None)

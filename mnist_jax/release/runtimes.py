@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mnist_jax import data
-from mnist_jax.data.arrays import with_channels
 from mnist_jax.errors import UserError
+from mnist_jax.export.interface import as_input
 from mnist_jax.export.runtimes import RUNTIMES, Runtime, run_apart
 from mnist_jax.files import sha256, write_json
 from mnist_jax.release import inputs
@@ -54,8 +54,7 @@ def check(run_dir: Path, options: argparse.Namespace) -> int:
     run = run_folder.read_run(run_dir)
     model = inputs.find_onnx(run_dir)
     test = data.read(inputs.prepare_data(run, options), "test")
-    pixels = with_channels(test.images[:NUM_IMAGES])
-    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    images = as_input(test.images[:NUM_IMAGES])
     rows = []
     with run_folder.lock(run_dir):
         for row in measure(model, images):

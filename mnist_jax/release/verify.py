@@ -12,12 +12,13 @@ from jaxtyping import Float
 
 from mnist_jax.data import Split
 from mnist_jax.export import onnx, safetensors, stablehlo
+from mnist_jax.export.interface import as_input
 from mnist_jax.files import sha256
 from mnist_jax.models.network import take_apart
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.release import parity
 from mnist_jax.release.latency import measure_latency
-from mnist_jax.release.parity import Reference, as_input, channels_last, make_probes
+from mnist_jax.release.parity import Reference, channels_last, make_probes
 from mnist_jax.release.records import FileAccuracy, Verification
 from mnist_jax.release.report import Report
 from mnist_jax.release.structure import check_structure

@@ -10,13 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from mnist_jax import command, data
 from mnist_jax.config import PLACES
 from mnist_jax.data import Split
-from mnist_jax.data.arrays import with_channels
 from mnist_jax.errors import UserError
+from mnist_jax.export.interface import as_input
 from mnist_jax.files import read_json, sha256
 from mnist_jax.release import inputs
 from mnist_jax.repository import layout, sign, store
@@ -240,9 +238,7 @@ def make_files(
     """Returns the contents of a version's folder, by path, all but manifest and checksums."""
     from mnist_jax.repository.triton import WARM_UP_FILE, make_config
 
-    # As the file takes it; release.parity does the same, and imports JAX.
-    warm_up = with_channels(test.images[:1]).transpose(0, 3, 1, 2).astype(np.float32) / 255
-
+    warm_up = as_input(test.images[:1])
     model = candidate.path.read_bytes()
     labels = candidate.release["metrics"]["class_names"]
     # Triton answers with the highest where a client names no version: so none above this one.
