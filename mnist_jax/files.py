@@ -1,12 +1,13 @@
 """Files that appear whole or not at all; JSON that knows whether it is still what was written."""
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,33 @@ def appearing(path: Path) -> Iterator[io.BufferedWriter]:
         if isinstance(error, OSError) and not is_lent:
             raise cannot_write(path, error) from error
         raise
+
+
+@contextmanager
+def locked(
+    folder: Path, refusal: Callable[[OSError], UserError], *, waits: bool = False
+) -> Iterator[int]:
+    """Keeps other processes that ask for it out of a folder, and lends the folder's handle.
+
+    The kernel holds the lock: it ends with the process, however that ends.
+
+    Args:
+        folder: it must be there.
+        refusal: what to raise where the folder cannot be opened, or (the error names no file then)
+            cannot be locked; of another process's lock it gets a BlockingIOError.
+        waits: for the other process to end.
+
+    Raises:
+        UserError: what `refusal` returns.
+    """
+    with ExitStack() as stack:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except OSError as error:
+            raise refusal(error) from error
+        yield handle
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

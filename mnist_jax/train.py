@@ -1,15 +1,11 @@
 """`scripts/train [flags]`: trains a network and takes it to a verdict, as `pipeline.py` does it."""
 
-import os
 from collections.abc import Sequence
-from datetime import datetime
 
-from dotenv import dotenv_values
 from rich.console import Console
 
 from mnist_jax import command
 from mnist_jax.config import flags
-from mnist_jax.errors import UserError
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
 
@@ -21,8 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str], phases: Phases) -> int:
-    variables = {**env_file(), **os.environ}
-    config = flags.parse(arguments, variables, datetime.now())
+    config = flags.parse_here(arguments)
     if config is None:
         print(flags.help_text())
         return 0
@@ -33,14 +28,6 @@ def _run(arguments: Sequence[str], phases: Phases) -> int:
             from mnist_jax import pipeline
 
         return pipeline.run(config, console, phases)
-
-
-def env_file() -> dict[str, str | None]:
-    """Reads `.env` in the current folder, if there is one."""
-    try:
-        return dotenv_values(".env")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f".env cannot be read ({error}); write it as .env.example is") from error
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ changes. A recipe in `configs/` starts from `default()` and changes what it must
 the command line.
 """
 
-import hashlib
-import json
 import os
 import runpy
 from collections.abc import Iterator, Mapping
@@ -36,6 +34,7 @@ from mnist_jax.config.rules import (
     split_reference,
 )
 from mnist_jax.errors import UserError, first_line
+from mnist_jax.files import json_sha256
 
 __all__ = ["split_reference"]  # besides what is defined here
 
@@ -290,4 +289,4 @@ def config_hash(config: Mapping[str, Any]) -> str:
     unused = {key.name for key in KEYS if key.is_later and config[key.name] == key.default}
     kept = {name: config[name] for name in config if name not in PLACES and name not in unused}
     kept["data"] = os.path.basename(os.path.abspath(config["data"])) if config["data"] else ""
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return json_sha256(kept)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from absl import flags
+from dotenv import dotenv_values
 from ml_collections import config_flags
 
 from mnist_jax.command import as_called, expand_home
@@ -83,6 +84,19 @@ def _entry(shown_name: str, key: Key) -> list[str]:
         subsequent_indent=" " * 30,
         break_on_hyphens=False,
     )
+
+
+def parse_here(arguments: Sequence[str]) -> Mapping[str, Any] | None:
+    """Does what `parse` does, with this process's environment, the folder's `.env` and the time.
+
+    Raises:
+        UserError: as `parse`; or `.env` cannot be read.
+    """
+    try:
+        environment = {**dotenv_values(".env"), **os.environ}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f".env cannot be read ({error}); write it as .env.example is") from error
+    return parse(arguments, environment, datetime.now())
 
 
 def parse(

@@ -2,15 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import io
-import json
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,14 +78,10 @@ def alone_in(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(data_dir, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel's: it ends with the process
+        with files.locked(data_dir, partial(_cannot_write, data_dir), waits=True):
             for staging in data_dir.glob(f"{STAGING}*"):
                 shutil.rmtree(staging, ignore_errors=True)
             yield
-        finally:
-            os.close(handle)
     except OSError as error:
         raise _cannot_write(data_dir, error) from error
 
@@ -138,7 +132,7 @@ def write(folder: Path, splits: dict[str, Split]) -> None:
             np.save(buffer, array)
             contents = buffer.getvalue()
             path.write_bytes(contents)
-            index[path.name] = {"size_bytes": len(contents), "sha256": _sha256(contents)}
+            index[path.name] = {"size_bytes": len(contents), "sha256": files.sha256(contents)}
     write_index(folder, index)
 
 
@@ -201,7 +195,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _hash_index(index: dict[str, Any]) -> str:
-    return _sha256(json.dumps(index, sort_keys=True).encode())
+    return files.json_sha256(index)
 
 
 def _read_array(path: Path, index: dict[str, Any]) -> Integer[np.ndarray, "..."]:
@@ -226,17 +220,13 @@ def _read_contents(path: Path, index: dict[str, Any]) -> bytes:
         expected = index[path.name]
         is_whole = path.stat().st_size == expected["size_bytes"]
         contents = path.read_bytes() if is_whole else b""
-        is_same = _sha256(contents) == expected["sha256"]
+        is_same = files.sha256(contents) == expected["sha256"]
     # All but the first: an index of another version, or one that someone has written by hand.
     except (OSError, KeyError, TypeError) as error:
         raise _changed(path) from error
     if not is_same:
         raise _changed(path)
     return contents
-
-
-def _sha256(contents: bytes) -> str:
-    return hashlib.sha256(contents).hexdigest()
 
 
 def _changed(path: Path) -> UserError:

@@ -5,7 +5,6 @@ a name that is not a number. Only a model's first version has to lie beside the 
 whole, since a folder without a configuration is what Triton does not start with.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_jax.errors import UserError
-from mnist_jax.files import sha256, write_bytes
+from mnist_jax.files import locked, sha256, write_bytes
 from mnist_jax.repository.layout import (
     CARD,
     CHAMPION,
@@ -42,26 +41,25 @@ def lock(repository: Path) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be made or written, or another process publishes to it.
     """
+
+    def refusal(error: OSError) -> UserError:
+        if isinstance(error, BlockingIOError):
+            return UserError(
+                f"another process is publishing to {repository}; wait until it has finished"
+            )
+        return UserError(
+            f"{repository} cannot be a repository ({error.strerror}); name a folder, or a new path"
+        )
+
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        handle = os.open(repository, os.O_RDONLY)
     except OSError as error:
-        raise UserError(
-            f"{repository} cannot be a repository ({error.strerror}); name a folder, or a new path"
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process is publishing to {repository}; wait until it has finished"
-            ) from error
+        raise refusal(error) from error
+    with locked(repository, refusal):
         for pattern in (f"{STAGING}*", f"*/{STAGING}*"):
             for leftover in repository.glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
         yield
-    finally:
-        os.close(handle)
 
 
 def next_number(repository: Path, name: str) -> int:

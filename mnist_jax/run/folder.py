@@ -1,17 +1,17 @@
 """A run's folder: where things are, and who may use it."""
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mnist_jax.config import PLACES, default, validate
 from mnist_jax.errors import StoppedError, Terminated, UserError, first_line
-from mnist_jax.files import UNFINISHED, read_json
+from mnist_jax.files import UNFINISHED, locked, read_json
 from mnist_jax.run import own_code
 from mnist_jax.run.paths import CONFIG, FOLDERS, HISTORY, LOG, RELEASE, RELEASED, SPENT, TRAINING
 
@@ -74,34 +74,29 @@ def lent(run_dir: Path) -> Iterator[None]:
 def lock(run_dir: Path) -> Iterator[int]:
     """Keeps other processes out of a run's folder for as long as this one works in it.
 
-    The kernel holds the lock: it ends with the process, however that ends. Lends the folder's
-    handle.
+    Lends the folder's handle.
 
     Raises:
         UserError: another process works in it, or it cannot be locked.
     """
-    try:
-        handle = os.open(run_dir, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(
-            f"cannot open the folder {run_dir}: {error.strerror}; give another --output-dir"
-        ) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{run_dir} is in use by another process; wait for it, or give another --output-dir"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{run_dir} cannot be locked ({error.strerror}), so that two runs could mix in it; "
-                "give an --output-dir on a disk of this machine"
-            ) from error
+    with locked(run_dir, partial(_cannot_lock, run_dir)) as handle:
         _check_present(run_dir, handle)
         yield handle
-    finally:
-        os.close(handle)
+
+
+def _cannot_lock(run_dir: Path, error: OSError) -> UserError:
+    if isinstance(error, BlockingIOError):
+        return UserError(
+            f"{run_dir} is in use by another process; wait for it, or give another --output-dir"
+        )
+    if error.filename is not None:
+        return UserError(
+            f"cannot open the folder {run_dir}: {error.strerror}; give another --output-dir"
+        )
+    return UserError(
+        f"{run_dir} cannot be locked ({error.strerror}), so that two runs could mix in it; "
+        "give an --output-dir on a disk of this machine"
+    )
 
 
 def _check_present(run_dir: Path, handle: int) -> None:

@@ -5,9 +5,7 @@ scripts/train that say nothing of training work here too: --dataset-id, --data-d
 --config.network.NAME, the criteria. The weights are proven, judged and documented as trained ones.
 """
 
-import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +15,6 @@ from mnist_jax.config import Changes, default, flags, keys_that_change
 from mnist_jax.errors import UserError
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
-from mnist_jax.train import env_file
 
 # Of the keys that change a model, those of its network and its data. The others say how to train,
 # of which nothing is known here.
@@ -57,8 +54,7 @@ def _parse_and_run(arguments: Sequence[str], phases: Phases) -> int:
         raise UserError(f"{arguments[0]} comes first; begin with the file: scripts/import WEIGHTS")
     options, rest = _parser().parse_known_args(arguments)
     options.weights = Path(command.expand(str(options.weights)))
-    variables = {**env_file(), **os.environ}
-    given = flags.parse([f"--model-id={options.model_id}", *rest], variables, datetime.now())
+    given = flags.parse_here([f"--model-id={options.model_id}", *rest])
     assert given is not None  # --help has been answered
     config, usual = dict(given), default()
     for key in OF_TRAINING:

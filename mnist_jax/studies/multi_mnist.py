@@ -9,16 +9,13 @@ test, one for each test digit, are seeded: every model gets the same.
 It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's.
 """
 
-import os
 from collections.abc import Sequence
-from datetime import datetime
 
 from rich.console import Console
 
 from mnist_jax import command
 from mnist_jax.config import flags
 from mnist_jax.run import log
-from mnist_jax.train import env_file
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,8 +24,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse_and_run(arguments: Sequence[str]) -> int:
-    variables = {**env_file(), **os.environ}
-    config = flags.parse(arguments, variables, datetime.now())
+    config = flags.parse_here(arguments)
     if config is None:
         print(flags.help_text("scripts/multimnist", command.about(__doc__)))
         return 0

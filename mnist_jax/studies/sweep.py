@@ -12,7 +12,6 @@ import os
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,7 +23,6 @@ from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json, write_text
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
-from mnist_jax.train import env_file
 
 FIGURES, TABLE, PLOT = "sweep.json", "sweep.md", "sweep.png"
 
@@ -54,11 +52,10 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
         "--over", action="append", required=True, metavar="KEY=V1,V2", help="a key and its values"
     )
     options, rest = parser.parse_known_args(arguments)
-    variables, now = {**env_file(), **os.environ}, datetime.now()
     configs = []
     for values in combinations(options.over):  # all are checked before the first is trained
         given = [f"--config.{key}={value}" for key, value in values.items()]
-        config = flags.parse([*rest, *given], variables, now)
+        config = flags.parse_here([*rest, *given])
         assert config is not None  # --help has been answered
         configs.append((values, config))
     console = Console(quiet=configs[0][1]["quiet"])
