@@ -29,7 +29,6 @@ from mnist_jax.models.network import (
 )
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.release import compare, inputs
-from mnist_jax.release.intervals import wilson
 from mnist_jax.run import environment, paths
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log as log_module
@@ -38,7 +37,7 @@ from mnist_jax.studies import scoring
 from mnist_jax.training import losses, optimizers
 from mnist_jax.training.losses.capsule_loss_v1 import margin_loss
 from mnist_jax.training.reconstruction import reconstruction_loss
-from mnist_jax.training.state import TrainState, first_state
+from mnist_jax.training.state import TrainState, first_state, next_state
 from mnist_jax.training.step import make_streams, shuffled
 
 LOGGER = logging.getLogger("mnist_jax")
@@ -168,14 +167,7 @@ def make_step(
             return loss.mean(), model_state
 
         (loss, model_state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
-        if average is not None:
-            average = optimizers.moving_average(
-                average, params, state.step + 1, config["ema_decay"]
-            )
-        return TrainState(state.step + 1, params, average, model_state, opt_state), loss
+        return next_state(state, gradients, model_state, optimizer, config["ema_decay"]), loss
 
     return step
 
@@ -239,24 +231,20 @@ def run(config: Mapping[str, Any]) -> int:
         write_bytes(file, onnx.to_bytes(trained.model(), shape, metadata))
         images, labels = fixed_pairs(data.read(dataset, "test"), num_classes)
         counts = scoring.count_right(compare.score(file, images), trained.scores(images), labels)
-        interval = wilson(counts["num_correct"], counts["num_examples"])
-        accuracy = counts["num_correct"] / counts["num_examples"]
         figures = {
             "model_id": config["model_id"],
             "num_parameters": num_exported_parameters(state.weights),
             "run": described,
             "epochs": rows,
             **counts,
-            "accuracy": accuracy,
-            "interval_95": list(interval),
         }
         write_json(run_dir / FIGURES, figures)
         LOGGER.info(
             "both digits right: %d of %d pairs, %.4f (%.4f to %.4f)",
             counts["num_correct"],
             counts["num_examples"],
-            accuracy,
-            *interval,
+            counts["accuracy"],
+            *counts["interval_95"],
         )
         wrong = counts["num_disagreements"]
         LOGGER.info("the ONNX file and JAX %s", f"DISAGREE on {wrong}" if wrong else "agree")

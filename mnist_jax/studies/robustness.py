@@ -23,6 +23,7 @@ from mnist_jax.files import read_json, write_json
 from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import own_code, paths
+from mnist_jax.studies import scoring
 
 ANGLES = tuple(range(-90, 91, 15))  # degrees, counter-clockwise
 CANVAS_SIDE = 40  # pixels; room for a digit under every transformation below
@@ -124,18 +125,11 @@ def measure(
     score_with_jax: Callable[[Images], np.ndarray],
 ) -> list[dict[str, Any]]:
     """Counts what is right under each challenge, by the file and by the network."""
-    from mnist_jax.release.intervals import wilson
-    from mnist_jax.studies import scoring
-
-    rows = []
-    for described, changed in challenges(images):
-        counts = scoring.count_right(
-            score_with_file(changed), score_with_jax(changed), labels[:, None]
-        )
-        interval = wilson(counts["num_correct"], counts["num_examples"])
-        accuracy = counts["num_correct"] / counts["num_examples"]
-        rows.append({**described, **counts, "accuracy": accuracy, "interval_95": list(interval)})
-    return rows
+    return [
+        described
+        | scoring.count_right(score_with_file(changed), score_with_jax(changed), labels[:, None])
+        for described, changed in challenges(images)
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from mnist_jax import command
 from mnist_jax.config import Changes, config_hash, flags, keys_that_change
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json, write_text
+from mnist_jax.release.intervals import wilson
 from mnist_jax.run import log
 from mnist_jax.run.stopwatch import Phases
 
@@ -114,7 +115,6 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
 def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, console: Console) -> Row:
     """Trains one combination, every seed of it; what it saved on the way is removed."""
     from mnist_jax.release import inputs
-    from mnist_jax.release.intervals import wilson
     from mnist_jax.training.stage import Splits, build_model, train_and_save
 
     console.print(", ".join(f"{key} {value}" for key, value in values.items()), style="bold")
@@ -132,7 +132,7 @@ def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, conso
         data=config["data"],
         accuracy=mean,
         std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        interval_95=list(wilson(round(mean * n), n)),
+        interval_95=wilson(round(mean * n), n),
         epochs=[row["epoch"] for row in best],
         num_examples=n,
     )

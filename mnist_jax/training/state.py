@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from mnist_jax.training.optimizers import moving_average
+
 
 class TrainState(NamedTuple):
     """Everything that a training step reads and writes; a pytree."""
@@ -33,3 +35,27 @@ def first_state(
     """Returns the state before the first step."""
     average = jax.tree.map(jnp.zeros_like, params) if keeps_average else None
     return TrainState(jnp.int32(0), params, average, model_state, optimizer.init(params))
+
+
+def next_state(
+    state: TrainState,
+    gradients: Any,
+    model_state: Any,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+) -> TrainState:
+    """Returns the state after a step.
+
+    Args:
+        state: before it.
+        gradients: of the mean loss by the params.
+        model_state: what the network keeps after the step.
+        optimizer: as in `first_state`.
+        ema_decay: of the average of the params, if the state keeps one.
+    """
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step, average = state.step + 1, state.average
+    if average is not None:
+        average = moving_average(average, params, step, ema_decay)
+    return TrainState(step, params, average, model_state, opt_state)

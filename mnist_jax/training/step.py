@@ -15,9 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Key
 from mnist_jax.models.network import Structure, call_in_training, images_to_float, scores_of
 from mnist_jax.training.devices import keep_replicated, replicate, split
 from mnist_jax.training.losses import Criterion
-from mnist_jax.training.optimizers import moving_average
 from mnist_jax.training.reconstruction import reconstruction_loss
-from mnist_jax.training.state import TrainState
+from mnist_jax.training.state import TrainState, next_state
 
 
 class Streams(NamedTuple):
@@ -93,22 +92,18 @@ def make_train_steps(
         (loss, (loss_sum, num_correct, model_state)), gradients = value_and_grad(
             state.params, state.model_state, streams, state.step, images, labels
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
+        state = next_state(state, gradients, model_state, optimizer, settings.ema_decay)
         grad_norm = optax.tree.norm(gradients)
         progress = progress._replace(
             loss_sum=progress.loss_sum + loss_sum,
             num_correct=progress.num_correct + num_correct,
             num_seen=progress.num_seen + batch_size,
             grad_norm=grad_norm,
-            first_bad_loss=_first(progress.first_bad_loss, ~jnp.isfinite(loss), step),
-            first_bad_gradient=_first(progress.first_bad_gradient, ~jnp.isfinite(grad_norm), step),
+            first_bad_loss=_first(progress.first_bad_loss, ~jnp.isfinite(loss), state.step),
+            first_bad_gradient=_first(
+                progress.first_bad_gradient, ~jnp.isfinite(grad_norm), state.step
+            ),
         )
-        average = state.average
-        if average is not None:
-            average = moving_average(average, params, step, settings.ema_decay)
-        state = TrainState(step, params, average, model_state, opt_state)
         return keep_replicated((state, progress), mesh)
 
     repeated = _repeated(one_step)

@@ -26,7 +26,7 @@ from mnist_jax.models.network import (
 )
 from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
 from mnist_jax.training import losses
-from mnist_jax.training.reconstruction import RECONSTRUCTION_WEIGHT_OF_PAPER, reconstruction_loss
+from mnist_jax.training.reconstruction import reconstruction_loss
 
 NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
 
@@ -70,7 +70,7 @@ def loss_and_gradient(model):
             of_images = fitting_loss(model)(outputs, labels)
             if hasattr(network, "reconstruct"):
                 drawn = network.reconstruct(outputs, labels)
-                of_images += RECONSTRUCTION_WEIGHT_OF_PAPER * reconstruction_loss(drawn, images)
+                of_images += 0.0005 * reconstruction_loss(drawn, images)
             return of_images.mean(), after
 
         return jax.value_and_grad(loss_fn, has_aux=True)(params)

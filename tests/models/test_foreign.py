@@ -28,7 +28,7 @@ def golden(real_data, name):
     with np.load(real_data / "golden" / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     weights = {key: array for key, array in arrays.items() if key.startswith("W:")}
-    return weights, arrays
+    return weight_files.Weights(weights, origin="keras", is_ordered=True), arrays
 
 
 def first_images(real_data, number):
@@ -40,7 +40,12 @@ def first_images(real_data, number):
 def imported(model_id, weights, scale):
     structure, params, model_state = shapes(model_id)
     placed = foreign.place(
-        weights, params, model_state, origin="keras", model_id=model_id, is_ordered=True
+        weights.arrays,
+        params,
+        model_state,
+        origin=weights.origin,
+        model_id=model_id,
+        is_ordered=weights.is_ordered,
     )
     scaled = foreign.absorb_scale(model_id, placed.params, placed.model_state, scale)
     return rebuild(structure, *jax.tree.map(jnp.asarray, scaled)), placed
@@ -103,19 +108,8 @@ def sabours_port(tmp_path_factory):
 
 def test_a_port_of_sabours_network_is_what_its_papers_say(sabours_port, reference, real_data):
     path, arrays = sabours_port
-    weights = weight_files.read(path)
-    structure, params, model_state = shapes("mnist_capsule_v1")
-    placed = foreign.place(
-        weights.arrays,
-        params,
-        model_state,
-        origin=weights.origin,
-        model_id="mnist_capsule_v1",
-        is_ordered=weights.is_ordered,
-    )
+    model, placed = imported("mnist_capsule_v1", weight_files.read(path), 255 / 256)
     assert placed.has_decoder and placed.names["params/decoder/dense3/bias"].endswith("2/bias:0")
-    scaled = foreign.absorb_scale("mnist_capsule_v1", placed.params, placed.model_state, 255 / 256)
-    model = rebuild(structure, *jax.tree.map(jnp.asarray, scaled))
     image = first_images(real_data, 1)
     capsules = model(image)
 
@@ -133,16 +127,8 @@ def test_a_published_file_of_another_network_is_refused_by_name(real_data):
     """Its trunk has instance normalisation and two views of each object: no network of ours."""
     weights = weight_files.read(real_data / "golden" / "efficient_capsnet_SMALLNORB.h5")
     assert weights.arrays["CapsNet/digit_caps/W:0"].shape == (5, 16, 8, 16)
-    _, params, model_state = shapes("mnist_efficient_capsule_v1")
     with pytest.raises(UserError, match=r"lacks conv2d/kernel.*it holds CapsNet/conv2d_4/kernel"):
-        foreign.place(
-            weights.arrays,
-            params,
-            model_state,
-            origin=weights.origin,
-            model_id="mnist_efficient_capsule_v1",
-            is_ordered=weights.is_ordered,
-        )
+        imported("mnist_efficient_capsule_v1", weights, 1.0)
 
 
 def cnn_of_torch():

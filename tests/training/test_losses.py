@@ -6,17 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mnist_jax import config
 from mnist_jax.config import CRITERION_IDS
 from mnist_jax.errors import UserError
 from mnist_jax.training import losses
 from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
 from mnist_jax.training.losses.mse import mse
 from mnist_jax.training.losses.nll import nll
-from mnist_jax.training.reconstruction import (
-    RECONSTRUCTION_WEIGHT_OF_CODE,
-    RECONSTRUCTION_WEIGHT_OF_PAPER,
-    reconstruction_loss,
-)
+from mnist_jax.training.reconstruction import reconstruction_loss
 
 LOGITS = arrays(np.float32, (4, 10), elements=st.floats(-30, 30, width=32))
 LABELS = arrays(np.uint8, 4, elements=st.integers(0, 9))
@@ -108,11 +105,11 @@ def test_the_reconstruction_loss_is_a_sum_over_pixels_and_not_a_mean():
     errors = reconstruction_loss(images + jnp.array([0.5, 1.0]).reshape(2, 1, 1, 1), images)
     np.testing.assert_allclose(errors, [196.0, 784.0])
     # The 0.392 of the reimplementations is on the mean over the 784 pixels.
-    assert pytest.approx(0.392) == 784 * RECONSTRUCTION_WEIGHT_OF_PAPER
+    assert pytest.approx(0.392) == 784 * config.default()["reconstruction_weight"]
 
 
 def test_the_weight_of_the_code_is_that_of_its_loss():
-    """The code's loss is a 20th of ours, so Adam, which ignores such factors, does the same."""
+    """The code's loss is a 20th of ours with a weight of 0.01; Adam ignores such factors."""
     random = np.random.default_rng(0)
     capsules, labels = random.normal(size=(8, 10, 16)) * 0.2, random.integers(0, 10, 8)
     drawn, images = random.random((2, 8, 28, 28, 1))
@@ -122,7 +119,6 @@ def test_the_weight_of_the_code_is_that_of_its_loss():
     of_code = (0.5 * positive_cost + 0.5 * 0.5 * negative_cost).mean()
     of_code += 0.0005 * ((drawn - images) ** 2).sum(axis=(1, 2, 3)).mean()
     ours = capsule_loss_v1(jnp.array(capsules, jnp.float32), jnp.array(labels))
-    ours += RECONSTRUCTION_WEIGHT_OF_CODE * reconstruction_loss(
-        jnp.array(drawn, jnp.float32), jnp.array(images, jnp.float32)
-    )
+    errors = reconstruction_loss(jnp.array(drawn, jnp.float32), jnp.array(images, jnp.float32))
+    ours += 0.01 * errors
     assert float(ours.mean()) / 20 == pytest.approx(of_code, rel=1e-5)
