@@ -7,10 +7,10 @@ import orjson
 from google.protobuf.message import Message
 from jaxtyping import Float
 
+from mnist_jax.export.interface import OUTPUT_NAME
 from mnist_jax.serve.protocol import (
     DATATYPE,
     HEADER_LENGTH,
-    OUTPUT_NAME,
     STORED,
     Request,
     messages,

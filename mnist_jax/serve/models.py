@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.errors import UserError, first_line
-from mnist_jax.export.interface import INK
+from mnist_jax.export.interface import INK, INPUT_NAME, OUTPUT_NAME
 from mnist_jax.export.session import Session, open_session
 from mnist_jax.repository.layout import Version
 from mnist_jax.serve import metrics
 from mnist_jax.serve.batching import Batcher
 from mnist_jax.serve.model_file import ModelFile, num_scores, read_model
-from mnist_jax.serve.protocol import DATATYPE, INPUT_NAME, OUTPUT_NAME, RefusedError
+from mnist_jax.serve.protocol import DATATYPE, RefusedError
 from mnist_jax.serve.sources import Listing, Source
 
 PLATFORM = "onnx_onnxv1"  # the Open Inference Protocol's name for ONNX in ONNX Runtime

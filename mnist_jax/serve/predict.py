@@ -22,7 +22,7 @@ from mnist_jax.command import Parser, run, run_as_program
 from mnist_jax.data.decoding import CHUNK, Decoders
 from mnist_jax.data.pictures import to_grey
 from mnist_jax.errors import UserError, first_line, printable
-from mnist_jax.export.interface import INK, INPUT_NAME, OUTPUT_NAME
+from mnist_jax.export.interface import INK, INPUT_NAME, OUTPUT_NAME, as_input
 from mnist_jax.export.session import Session, open_session
 from mnist_jax.serve import listed, prepared
 from mnist_jax.serve.model_file import ModelFile, num_scores, read_model
@@ -188,8 +188,7 @@ def model_inputs(
     images: UInt8[np.ndarray, "n side side 3"], channels: int
 ) -> Float32[np.ndarray, "n channels side side"]:
     """Returns prepared pictures as a model takes them: levels 0 to 1, grey where it has one."""
-    levels = to_grey(images) if channels == 1 else images
-    return np.ascontiguousarray(levels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+    return as_input(to_grey(images) if channels == 1 else images)
 
 
 def _rule(model: ModelFile, is_as_is: bool) -> str:

@@ -16,9 +16,10 @@ import orjson
 from jaxtyping import Float
 from tritonclient.grpc import service_pb2
 
+from mnist_jax.export.interface import INPUT_NAME, OUTPUT_NAME
+
 messages: Any = service_pb2  # made when it is imported: no type checker sees what it holds
 
-INPUT_NAME, OUTPUT_NAME = "image", "scores"
 DATATYPE, STORED = "FP32", np.dtype("<f4")
 
 MAX_IMAGES = 128  # in one request, as Triton takes them from a published model

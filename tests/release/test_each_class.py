@@ -4,7 +4,7 @@ from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
 from mnist_jax.release import each_class
-from mnist_jax.release.intervals import of_mean
+from mnist_jax.release.intervals import Z, of_area, of_mean, wilson, wilson_of
 
 
 def draw(counts, separation, seed=0):
@@ -73,6 +73,86 @@ def test_a_class_without_an_image_leaves_nothing_to_measure():
     scores, labels = draw((10, 10, 0), 1.0)
     measured = each_class.measure(scores, labels)
     assert measured == {**dict.fromkeys(each_class.NAMES), "intervals_95": {}}
+
+
+def wider(one, other):
+    return pytest.approx([min(one[0], other[0]), max(one[1], other[1])], rel=1e-6)
+
+
+def correlations_of(covariances):
+    deviations = np.sqrt(covariances.diagonal())
+    return covariances / np.outer(deviations, deviations)
+
+
+def test_the_interval_of_balanced_accuracy_by_hand():
+    value, interval = each_class.balanced_accuracy(np.array([[9, 1], [4, 16]]))
+    assert value == pytest.approx(0.85)
+    (low, high), (low_2, high_2) = wilson(9, 10), wilson(16, 20)
+    expected = [
+        0.85 - np.hypot(0.9 - low, 0.8 - low_2) / 2,
+        0.85 + np.hypot(high - 0.9, high_2 - 0.8) / 2,
+    ]
+    assert interval == wider(expected, wilson_of(0.85, 4 / (1 / 10 + 1 / 20)))
+
+
+def test_the_interval_of_macro_f1_is_the_delta_methods():
+    """With numerical slopes; counts vary as Poisson's, since F1 does not depend on their sum."""
+    counts = np.array([[50, 8, 2], [6, 30, 4], [3, 1, 20]])
+
+    def f1(counts):
+        return 2 * counts.diagonal() / (counts.sum(axis=0) + counts.sum(axis=1))
+
+    steps = 1e-4 * np.eye(9).reshape(9, 3, 3)
+    slopes = np.array([(f1(counts + step) - f1(counts - step)) / 2e-4 for step in steps])
+    covariances = slopes.T @ (slopes * counts.reshape(9, 1))
+    right, either = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
+    shares = np.array([wilson(int(k), int(n)) for k, n in zip(right, either, strict=True)])
+    expected = of_mean(f1(counts), 2 * shares / (1 + shares), correlations_of(covariances))
+    value, interval = each_class.macro_f1(counts)
+    assert value == pytest.approx(f1(counts).mean())
+    assert interval == wider(expected, wilson_of(value, 9 / (1 / 60 + 1 / 40 + 1 / 24)))
+
+
+@pytest.mark.parametrize("counts", [(30, 20), (12, 30, 9)], ids=str)
+def test_the_interval_of_the_area_from_all_pairs(counts):
+    """DeLong's structural components without ranks: each image of a class against each other."""
+    scores, labels = draw(counts, 1.0)
+    areas, influences, limits = [], [], []
+    for index in [1] if len(counts) == 2 else range(len(counts)):
+        is_class = labels == index
+        wins = scores[is_class, index][:, None] > scores[~is_class, index]
+        areas.append(wins.mean())
+        influence = np.empty(len(labels))
+        influence[is_class] = (wins.mean(axis=1) - areas[-1]) / is_class.sum()
+        influence[~is_class] = (wins.mean(axis=0) - areas[-1]) / (~is_class).sum()
+        influences.append(influence)
+        limits.append(of_area(areas[-1], int(is_class.sum()), int((~is_class).sum())))
+    half = Z * np.linalg.norm(np.sum(influences, axis=0)) / len(areas)
+    correlations = correlations_of(np.array(influences) @ np.array(influences).T)
+    expected = of_mean(np.array(areas), np.array(limits), correlations)
+    value, interval = each_class.auc(scores, labels)
+    assert value == pytest.approx(np.mean(areas))
+    assert interval == wider(expected, [value - half, value + half])
+
+
+def hanley_and_mcneils(area, num_class, num_rest):
+    """The standard error in the terms of 1982, with Newcombe's mean of the groups' sizes."""
+    both_of_class, both_of_rest = area / (2 - area), 2 * area**2 / (1 + area)
+    size = (num_class + num_rest) / 2
+    variance = area * (1 - area) + (size - 1) * (both_of_class + both_of_rest - 2 * area**2)
+    return np.sqrt(variance / (num_class * num_rest))
+
+
+@pytest.mark.parametrize(
+    ("area", "num_class", "num_rest"),
+    [(0.7, 20, 80), (0.99, 5, 7), (1.0, 9, 12), (0.0, 12, 9), (0.5, 1, 1)],
+)
+def test_an_area_lies_1_96_standard_errors_from_its_limits(area, num_class, num_rest):
+    low, high = of_area(area, num_class, num_rest)
+    assert 0 <= low <= area <= high <= 1
+    for limit, bound in ((low, 0), (high, 1)):
+        away = Z * hanley_and_mcneils(limit, num_class, num_rest)
+        assert limit == bound if area == bound else abs(area - limit) == pytest.approx(away)
 
 
 def coverage(counts, separation, num_draws=400):
