@@ -25,7 +25,7 @@ def model():
 def split():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 28, 28), np.uint8)
-    labels = (np.arange(40) % 10).astype(np.uint8)
+    labels = (np.arange(40) % 7).astype(np.uint8)  # three classes have no image
     scores = np.eye(10, dtype=np.float32)[labels]
     scores[[0, 13, 25]] = np.roll(scores[[0, 13, 25]], 1, axis=1)  # three answers are wrong
     return images, labels, scores
@@ -42,11 +42,11 @@ def recorded(model, split, tmp_path_factory):
 def test_the_first_right_answer_of_each_class_and_the_wrong_ones_are_shown(recorded, split):
     images, labels, _ = split
     _, arrays = recorded
-    assert arrays["num_right"] == 10
-    chosen = [10, *range(1, 10), 0, 13, 25]
+    assert arrays["num_right"] == 7
+    chosen = [7, *range(1, 7), 0, 13, 25]
     np.testing.assert_array_equal(arrays["images"], images[chosen])
     np.testing.assert_array_equal(arrays["labels"], labels[chosen])
-    np.testing.assert_array_equal(arrays["answers"][10:], (labels[[0, 13, 25]] + 1) % 10)
+    np.testing.assert_array_equal(arrays["answers"][7:], (labels[[0, 13, 25]] + 1) % 10)
 
 
 def test_drawings_and_couplings_are_the_networks(recorded, model):
@@ -56,7 +56,7 @@ def test_drawings_and_couplings_are_the_networks(recorded, model):
     for name in ("label", "answer"):
         drawn = model.reconstruct(outputs, jnp.asarray(arrays[f"{name}s"]))[..., 0]
         np.testing.assert_allclose(arrays[f"drawn_from_{name}"], drawn, atol=1e-5)
-    assert np.abs(arrays["drawn_from_label"] - arrays["drawn_from_answer"])[10:].max() > 1e-4
+    assert np.abs(arrays["drawn_from_label"] - arrays["drawn_from_answer"])[7:].max() > 1e-4
     np.testing.assert_allclose(arrays["couplings"].sum(axis=1), 1, atol=1e-5)
 
 
@@ -69,10 +69,9 @@ def test_one_dimension_of_the_own_capsule_moves_by_the_step(recorded, model):
         arrays["drawn_from_label"][:2, None].repeat(16, axis=1),
         atol=1e-5,
     )
-    pixels = jnp.asarray(arrays["images"][:2, ..., None] / 255, jnp.float32)
-    label = int(arrays["labels"][1])
-    moved = model(pixels)[1:].at[0, label, 7].add(0.25)
-    drawn = model.reconstruct(moved, jnp.array([label]))[0, ..., 0]
+    pixels = jnp.asarray(arrays["images"][..., None] / 255, jnp.float32)
+    moved = model(pixels).at[1, int(arrays["labels"][1]), 7].add(0.25)
+    drawn = model.reconstruct(moved, jnp.asarray(arrays["labels"]))[1, ..., 0]
     np.testing.assert_allclose(arrays["perturbed"][1, 7, 10], drawn, atol=1e-5)
 
 
@@ -91,7 +90,8 @@ def test_the_same_run_gives_the_same_bytes_and_pictures(recorded, model, split, 
 
 @pytest.mark.parametrize("all_wrong", [True, False])
 def test_runs_that_are_always_right_or_never_are_drawn_too(model, split, tmp_path, all_wrong):
-    images, labels, _ = split
+    images, _, _ = split
+    labels = (np.arange(40) % 10).astype(np.uint8)  # ten pictures, as above: nothing is compiled
     scores = np.roll(np.eye(10, dtype=np.float32)[labels], int(all_wrong), axis=1)
     capsule_pictures.record(model, images, labels, scores, tmp_path)
     capsule_plots.draw(tmp_path, ["a long name for a class"] * 10)

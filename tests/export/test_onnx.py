@@ -237,20 +237,20 @@ def conv(size, strides, dilation=1):
 
 @pytest.mark.parametrize("side", [27, 28])
 @pytest.mark.parametrize(
-    "layer",
+    "make_layer",
     [
-        conv((3, 3), 2),
-        conv((5, 2), (3, 1)),
-        conv((3, 3), 1, dilation=3),
-        conv((1, 1), 2),
-        Pool(nnx.max_pool, "SAME"),
-        Pool(nnx.avg_pool, "SAME"),
+        lambda: conv((3, 3), 2),
+        lambda: conv((5, 2), (3, 1)),
+        lambda: conv((3, 3), 1, dilation=3),
+        lambda: conv((1, 1), 2),
+        lambda: Pool(nnx.max_pool, "SAME"),
+        lambda: Pool(nnx.avg_pool, "SAME"),
     ],
     ids=["stride", "oblong", "dilated", "point", "max", "mean"],
 )
-def test_the_padding_same_is_written_in_pixels(layer, side):
+def test_the_padding_same_is_written_in_pixels(make_layer, side):
     """By name, OpenCV 5 pads wrongly under strides."""
-    network = Network(layer)
+    network = Network(make_layer())
     exported = to_bytes(network, (side, side, 1), {})
     graph = onnx.load_from_string(exported).graph
     (node,) = [node for node in graph.node if node.op_type in onnx_export.PADDED]

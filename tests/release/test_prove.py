@@ -1,6 +1,6 @@
 """A network that was trained anywhere, to its verdict, by `mnist_jax.prove`."""
 
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -116,16 +116,11 @@ def test_the_package_is_imported_without_jax():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_the_example_ends_in_a_verdict(tmp_path):
+def test_the_example_ends_in_a_verdict(tmp_path, monkeypatch, capsys):
     lines = (ROOT / "examples" / "prove_own_training.py").read_text().splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 40
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "prove_own_training.py", tmp_path / "run"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["prove_own_training.py", str(tmp_path / "run")])
+    runpy.run_path(str(ROOT / "examples" / "prove_own_training.py"), run_name="__main__")
     release = read_json(tmp_path / "run" / "logs" / "release.json")
-    assert done.stdout.splitlines() == [release["verdict"], *release["reasons"]]
+    assert capsys.readouterr().out.splitlines() == [release["verdict"], *release["reasons"]]
     assert release["metrics"]["accuracy"] > 0.9

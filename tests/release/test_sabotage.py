@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mnist_jax import reexport, train
-from mnist_jax.release import parity, prove
+from mnist_jax.release import prove
 from mnist_jax.run.paths import EXPORTED
 
 ONNX = EXPORTED["onnx"]
@@ -31,14 +31,6 @@ CAPSULES = [
 
 def slowly(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_sample():
-    """Its size is not a matter of right or wrong."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "SAMPLE_SIZE", 16)
-        yield
 
 
 def files_of(run_dir, data_dir):
@@ -251,7 +243,7 @@ def name_the_classes_in_another_order(proto):
 
 
 DIFFERS = "onnx: parity, optimisation (disabled|basic|all): test set, batch 64: "
-SABOTAGES = {  # the first three by default; `test_verify.py` has the like of the others
+SABOTAGES = {  # the first by default; `test_verify.py` has the like of the others
     "a transposed weight": (transpose_a_kernel, [f"{DIFFERS}a score differs by"]),
     "classes permuted in the weights": (
         permute_classes,
@@ -302,7 +294,7 @@ def test_the_files_as_they_are_are_released(network, request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [name if index < 3 else slowly(name) for index, name in enumerate(SABOTAGES)]
+    "name", [slowly(name) if index else name for index, name in enumerate(SABOTAGES)]
 )
 def test_a_sabotaged_cnn_is_refused(cnn, name, monkeypatch):
     sabotage, reasons = SABOTAGES[name]
@@ -364,7 +356,8 @@ def test_another_models_file_under_the_right_name_is_refused(cnn, capsules, monk
     )
 
 
-@pytest.mark.parametrize("share", [0.5, slowly(1.0), slowly(0.0)], ids=["half", "whole", "empty"])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 1.0, 0.0], ids=["half", "whole", "empty"])
 def test_weights_beside_the_file_are_refused_cut_off_or_not(cnn, share, monkeypatch):
     outside = {}
 
@@ -382,12 +375,13 @@ def test_weights_beside_the_file_are_refused_cut_off_or_not(cnn, share, monkeypa
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cut", "reasons"),
     [
         (lambda data: data[: len(data) // 2], ["onnx: parity"]),
-        slowly(lambda data: data[:-1], ["onnx: checker: ", "onnx: parity"]),
-        slowly(lambda data: b"", ["onnx: checker: ", "onnx: interface: .*is not %image"]),
+        (lambda data: data[:-1], ["onnx: checker: ", "onnx: parity"]),
+        (lambda data: b"", ["onnx: checker: ", "onnx: interface: .*is not %image"]),
     ],
     ids=["by half", "by a byte", "empty"],
 )

@@ -100,7 +100,7 @@ def test_files_that_are_right_pass(tmp_path, run):
     }
     for row in found["parity"]:
         assert row["max_abs_difference"] < 1e-6 and row["num_class_disagreements"] == 0
-        whole = {"test set": NUM_IMAGES, "sample": NUM_IMAGES, "probes": 64}
+        whole = {"test set": NUM_IMAGES, "sample": parity.SAMPLE_SIZE, "probes": 64}
         assert row["num_examples"] == whole[row["inputs"]]
     onnx_batches = {row["batch_size"] for row in found["parity"] if row["format"] == "onnx"}
     assert onnx_batches == {1, 2, 7, 64, 256}

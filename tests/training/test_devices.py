@@ -13,6 +13,7 @@ from mnist_jax.errors import UserError
 from mnist_jax.training.devices import make_mesh
 
 STEPS = Path(__file__).parent / "device_steps.py"
+DROPPING = f"{STEPS.with_name('tiny.py')}:Dropping"
 EIGHT_DEVICES = {
     # On a busy machine a device may be waited for longer than the 40 s after which XLA gives up.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
@@ -25,7 +26,12 @@ EIGHT_DEVICES = {
 
 @pytest.mark.parametrize(
     "model_id",
-    ["mnist_cnn_v1", pytest.param("mnist_efficient_capsule_v1", marks=pytest.mark.slow)],
+    [
+        DROPPING,
+        pytest.param("mnist_cnn_v1", marks=pytest.mark.slow),
+        pytest.param("mnist_efficient_capsule_v1", marks=pytest.mark.slow),
+    ],
+    ids=["dense", "cnn", "capsules"],
 )
 def test_50_steps_on_1_2_and_8_devices_agree(model_id):
     done = subprocess.run(

@@ -1,6 +1,9 @@
+import functools
 import signal
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -36,12 +39,15 @@ def stripes(num_images, seed):
 
 
 TRAIN, VALIDATION = stripes(100, 0), stripes(60, 1)
+DROPPING = f"{Path(__file__).parent / 'tiny.py'}:Dropping"
 
 
-def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None, **more):
+@functools.cache
+def made(learning_rate, ema_decay):
+    """The first state and the functions of a training, compiled once for all of its runs."""
     streams = make_streams(0)
     model = models.build(
-        "mnist_cnn_v1",
+        DROPPING,
         num_classes=10,
         image_mean=0.2,
         image_std=0.3,
@@ -59,6 +65,12 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None, *
     )
     steps = make_train_steps(structure, optimizer, nll, settings)
     score = make_score(Predictor(structure), nll)
+    start = first_state(params, model_state, optimizer, keeps_average=ema_decay > 0)
+    return streams, start, schedule, steps, score
+
+
+def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None, **more):
+    streams, start, schedule, steps, score = made(learning_rate, ema_decay)
 
     def train_steps(state, *others):
         state, progress = steps(streams, state, *others)
@@ -83,7 +95,7 @@ def run(folder, epochs, learning_rate=0.001, ema_decay=0.0, signalled_at=None, *
         deferred(is_wanted=True) as stop,
     ):
         return fit_module.fit(
-            first_state(params, model_state, optimizer, keeps_average=ema_decay > 0),
+            jax.tree.map(jnp.copy, start),  # a step takes the arrays of its state for its own
             TRAIN,
             functions,
             Outputs(checkpoints, reporter, stop),
