@@ -178,7 +178,16 @@ def small(linear_network):
 
 
 def test_a_criterion_that_refuses_is_named_with_its_distance(small, tmp_path, capfd):
-    assert go(tmp_path, *small, "--min-test-accuracy=0.9999", "--export_format=onnx") == 1
+    assert (
+        go(
+            tmp_path,
+            *small,
+            "--min-test-accuracy=0.9999",
+            "--export_format=onnx",
+            "--skip-visualizations",
+        )
+        == 1
+    )
     out = capfd.readouterr().out
     release = load(tmp_path / "run", "release")
     assert release["verdict"] == "refused"
