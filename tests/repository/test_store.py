@@ -64,6 +64,7 @@ import json, os, signal, sys
 from pathlib import Path
 from publisher import check, layout, publish, store
 
+os.fsync = lambda file: None  # the power stays on
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.chmod", "open"}
 for num_changes in range(1000):
     repository = Path(sys.argv[1], str(num_changes))
