@@ -131,7 +131,9 @@ def test_import_is_cheap():
 # ---- The real thing
 
 
-@pytest.fixture(scope="module", params=["mnist", "fashion_mnist"])
+@pytest.fixture(
+    scope="module", params=["mnist", pytest.param("fashion_mnist", marks=pytest.mark.slow)]
+)
 def real(request, real_data, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("data")
     dataset = data.prepare(f"{request.param}_v1", data_dir, real_data)

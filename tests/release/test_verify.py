@@ -21,7 +21,11 @@ from mnist_jax.release import parity, verify
 from mnist_jax.run.paths import EXPORTED
 
 NUM_IMAGES = 100
-SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1")
+# `test_capsule_networks.py` exports the like of these by default, and looks at their operators.
+SLOW_TO_COMPILE = (
+    *("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn_v1"),
+    *("mnist_efficient_capsule_v1", "small_resnet_v1"),
+)
 
 
 def network(seed=0, num_classes=10):
