@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_jax import train
 from mnist_jax.errors import UserError
 from mnist_jax.training import processes as distributed
 from tests.waiting import HANG_S
@@ -61,10 +62,10 @@ def history(folder, name):
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in rows]
 
 
-def test_two_processes_reach_what_one_does_although_one_was_lost_on_the_way(tmp_path):
-    alone = start(tmp_path, "alone")
-    assert alone.communicate() == ("", "")
-    assert alone.returncode == 1
+def test_two_processes_reach_what_one_does_although_one_was_lost_on_the_way(tmp_path, capfd):
+    places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'alone'}"]
+    assert train.main([*FLAGS, *places]) == 1
+    assert capfd.readouterr() == ("", "")
 
     statuses, said, _ = run_two(tmp_path, "two", stop_second_after="epoch 3/4")
     assert statuses == (distributed.STATUS_LOST, -signal.SIGKILL)
