@@ -55,10 +55,11 @@ settings.register_profile(
 
 
 def pytest_configure():
-    """Halves the time that each worker takes to collect the tests."""
-    gc.disable()  # until they are collected: nearly all of what comes stays
-    # While a module of ours is loading, jaxtyping's loader gives the compiled files of all that
-    # it imports a name that none has: libraries were compiled again. Now it does so to ours alone.
+    """Has libraries read from their compiled files, also where a module of ours imports them.
+
+    While one is loading, jaxtyping's loader looks for the compiled files of all that it imports by
+    a name that none has, and each worker compiled them. Now it does so for our modules alone.
+    """
     loader = _import_hook._JaxtypingLoader
     loader.exec_module, loader.get_code = SourceFileLoader.exec_module, _get_code
 
@@ -76,9 +77,15 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid} has an address in its name; give it an id")
 
 
-def pytest_collection_finish():
-    gc.freeze()  # no later search looks at it again
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Looks for no garbage meanwhile, nor later in what has come by then: most of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

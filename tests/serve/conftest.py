@@ -118,33 +118,37 @@ PHOTOGRAPHS = {
 
 
 @pytest.fixture(scope="session")
-def photographs(tmp_path_factory):
+def photographs(made_once):
     """Pieces of two photographs in many sizes, in `train` and `test`, a class each."""
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for name, photograph in PHOTOGRAPHS.items():
-        whole = Image.fromarray(load_sample_image(photograph))
-        for split, count in (("train", 40), ("test", 12)):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                width, height = (int(size) for size in random.integers(20, 90, 2))
-                left, top = random.integers(0, 640 - width), random.integers(0, 427 - height)
-                piece = whole.crop((left, top, left + width, top + height))
-                piece.save(folder / split / name / f"{index}.jpg")
-    return folder
+
+    def make(folder):
+        random = np.random.default_rng(0)
+        for name, photograph in PHOTOGRAPHS.items():
+            whole = Image.fromarray(load_sample_image(photograph))
+            for split, count in (("train", 40), ("test", 12)):
+                (folder / split / name).mkdir(parents=True)
+                for index in range(count):
+                    width, height = (int(size) for size in random.integers(20, 90, 2))
+                    left, top = random.integers(0, 640 - width), random.integers(0, 427 - height)
+                    piece = whole.crop((left, top, left + width, top + height))
+                    piece.save(folder / split / name / f"{index}.jpg")
+
+    return made_once("photographs", make)
 
 
 @pytest.fixture(scope="session")
-def own_run(tmp_path_factory, photographs, linear_network):
+def own_run(made_once, photographs, linear_network):
     """The folder of a released run on the photographs, in colour, 24 pixels a side, cropped."""
-    folder = tmp_path_factory.mktemp("own")
     flags = [f"--data={photographs}", f"--model-id={linear_network}", "--image-side=24"]
     flags += ["--config.fit=crop", "--epochs=2", "--batch-size=8", "--skip-visualizations", "-q"]
     flags += ["--min-test-accuracy=0.1", "--min-per-class-accuracy=0", "--export_format=onnx"]
     flags += ["--max-inference-time-ms=1000"]
-    places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
-    assert train.main([*flags, *places]) == 0
-    return folder / "run"
+
+    def make(folder):
+        places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+        assert train.main([*flags, *places]) == 0
+
+    return made_once("own", make) / "run"
 
 
 @pytest.fixture(scope="session")
