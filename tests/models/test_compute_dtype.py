@@ -25,7 +25,7 @@ def build(model_id, dtype):
 # The default suite compiles the small ones; the slow suite all.
 SLOW_TO_COMPILE = (
     *("mnist_capsule_v1", "mnist_sabour_cnn_v1", "small_resnet_v1"),
-    "mnist_hvc_capsule_v1",
+    *("mnist_efficient_capsule_v1", "mnist_hvc_capsule_v1"),
 )
 NETWORKS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_COMPILE else name
