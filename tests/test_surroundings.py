@@ -350,7 +350,8 @@ def test_a_cell_of_a_notebook_trains(tmp_path, monkeypatch):
         ROOT / "scripts" / "train",
         f"--data-dir={tmp_path}/d --output-dir={tmp_path}/r",
     )
-    flags = " ".join((*DIGITS[:-1], *EASY, "--export_format=onnx"))
+    network = f"--model-id={ROOT / 'tests' / 'training' / 'tiny.py'}:Tiny"
+    flags = " ".join((network, *DIGITS[:-1], *EASY, "--export_format=onnx"))
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell("import os; print(os.environ['MPLBACKEND'])"),
