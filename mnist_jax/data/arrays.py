@@ -173,11 +173,21 @@ def check(folder: Path, split: str) -> None:
 
 def mean_and_std(images: UInt8[np.ndarray, "num_images 28 28"]) -> tuple[float, float]:
     """Returns mean and standard deviation of all pixels / 255, from sums of whole numbers."""
-    num_pixels = images.size
     total = int(images.sum(dtype=np.int64))
     squares = int(np.einsum("nyx,nyx->", images, images, dtype=np.int64))
-    variance = (num_pixels * squares - total**2) / num_pixels**2
-    return total / num_pixels / 255, math.sqrt(variance) / 255
+    return mean_and_std_of_sums(images.size, total, squares)
+
+
+def mean_and_std_of_sums(count: int, total: int, squares: int) -> tuple[float, float]:
+    """Returns mean and standard deviation of levels / 255.
+
+    Args:
+        count: of the levels, whole numbers of 0 to 255.
+        total: their sum.
+        squares: the sum of their squares.
+    """
+    variance = (count * squares - total**2) / count**2
+    return total / count / 255, math.sqrt(variance) / 255
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

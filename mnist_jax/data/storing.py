@@ -3,7 +3,6 @@
 import hashlib
 import io
 import itertools
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -191,11 +190,9 @@ class _ImagesFile:
     def mean_and_std(self) -> tuple[float, float]:
         """Returns both of all levels / 255, from sums of whole numbers."""
         counts = self._counts.tolist()
-        count = sum(counts)
         total = sum(level * number for level, number in enumerate(counts))
         squares = sum(level**2 * number for level, number in enumerate(counts))
-        variance = (count * squares - total**2) / count**2
-        return total / count / 255, math.sqrt(variance) / 255
+        return arrays.mean_and_std_of_sums(sum(counts), total, squares)
 
 
 def _entry(size: int, digest: "hashlib._Hash") -> dict[str, Any]:
