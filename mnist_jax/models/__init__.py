@@ -66,7 +66,7 @@ def build(
         model_id: see `find`.
         rngs: the random streams `params` and `dropout`.
         settings: what else a recipe tells the constructor, by name.
-        dtype: what layers compute in while they train.
+        dtype: what its layers compute in, but for those that are told their own.
         facts: about the data.
 
     Raises:
@@ -75,17 +75,13 @@ def build(
     """
     network = find(model_id)
     defaults = {"image_side": 28, "num_channels": 1, "image_mean": 0.0, "image_std": 1.0}
-    offered = {**defaults, **facts, "rngs": rngs, "dtype": dtype}
+    offered = {**defaults, **facts, "rngs": rngs}
     asked = inspect.signature(network.__init__).parameters
     _check_asked(model_id, asked, offered, settings)
     if (side := offered["image_side"]) < (least := getattr(network, "min_image_side", 1)):
         raise UserError(
             f"image_side is {side}, but {model_id} needs images of {least} pixels or more; "
             f"set --image-side={least}, or choose another network"
-        )
-    if dtype != "float32" and "dtype" not in asked:
-        raise UserError(
-            f"compute_dtype is {dtype!r}, but {model_id} does not ask for dtype; use float32"
         )
     arguments = {name: offered[name] for name in asked if name in offered}
     try:
@@ -99,6 +95,11 @@ def build(
             f"channels ({first_line(error)}); fix its constructor"
         ) from error
     layers.quicken(model)
+    if dtype != "float32" and not layers.compute_in(model, dtype):
+        raise UserError(
+            f"compute_dtype is {dtype!r}, but {model_id} has no layer of Flax's that could compute "
+            "in it; use float32"
+        )
     model.eval()
     return model
 

@@ -168,9 +168,11 @@ class Decoder(nnx.Module):
     ) -> None:
         self.shape = (image_side, image_side, num_channels)
         he_normal = jax.nn.initializers.he_normal()
-        self.dense1 = nnx.Linear(num_classes * dims, 512, kernel_init=he_normal, rngs=rngs)
-        self.dense2 = nnx.Linear(512, 1024, kernel_init=he_normal, rngs=rngs)
-        self.dense3 = nnx.Linear(1024, image_side**2 * num_channels, rngs=rngs)
+        self.dense1 = nnx.Linear(
+            num_classes * dims, 512, kernel_init=he_normal, dtype=jnp.float32, rngs=rngs
+        )
+        self.dense2 = nnx.Linear(512, 1024, kernel_init=he_normal, dtype=jnp.float32, rngs=rngs)
+        self.dense3 = nnx.Linear(1024, image_side**2 * num_channels, dtype=jnp.float32, rngs=rngs)
 
     def __call__(
         self, capsules: Float[Array, "batch classes dims"], labels: Integer[Array, " batch"]

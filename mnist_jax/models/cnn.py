@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from mnist_jax.models import layers
 
@@ -24,7 +24,6 @@ class CNN(nnx.Module):
         rngs: nnx.Rngs,
         image_side: int = 28,
         num_channels: int = 1,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
 
@@ -35,14 +34,13 @@ class CNN(nnx.Module):
             rngs: streams named `params` and `dropout`.
             image_side: of the square images, in pixels.
             num_channels: 1 for grey images, 3 for colour.
-            dtype: of the layers; weights and logits are float32.
         """
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
-        self.conv1 = nnx.Conv(num_channels, 32, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
-        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", dtype=dtype, rngs=rngs)
-        self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, dtype=dtype, rngs=rngs)
-        self.dense2 = nnx.Linear(128, num_classes, dtype=dtype, rngs=rngs)
+        self.conv1 = nnx.Conv(num_channels, 32, (3, 3), padding="VALID", rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), padding="VALID", rngs=rngs)
+        self.dense1 = nnx.Linear(64 * ((image_side - 4) // 2) ** 2, 128, rngs=rngs)
+        self.dense2 = nnx.Linear(128, num_classes, rngs=rngs)
         self.dropout1 = layers.Dropout(0.25, rngs=rngs)
         self.dropout2 = layers.Dropout(0.5, rngs=rngs)
 
@@ -55,4 +53,4 @@ class CNN(nnx.Module):
         x = self.dropout1(x)
         x = jnp.transpose(x, (0, 3, 1, 2)).reshape(x.shape[0], -1)  # (batch, 64 * 12 * 12)
         x = self.dropout2(nnx.relu(self.dense1(x)))
-        return self.dense2(x).astype(jnp.float32)
+        return self.dense2(x)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from mnist_jax.models import layers
 from mnist_jax.models.capsules import (
@@ -25,9 +25,7 @@ class EfficientTrunk(nnx.Module):
     digits in 36x36 pixels.
     """
 
-    def __init__(
-        self, *, image_side: int, num_channels: int, dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, *, image_side: int, num_channels: int, rngs: nnx.Rngs) -> None:
         self.image_side = image_side
         he_normal = jax.nn.initializers.he_normal()
 
@@ -39,7 +37,6 @@ class EfficientTrunk(nnx.Module):
                 strides=stride,
                 padding="VALID",
                 kernel_init=he_normal,
-                dtype=dtype,
                 rngs=rngs,
             )
 
@@ -48,7 +45,6 @@ class EfficientTrunk(nnx.Module):
                 num_features,
                 momentum=0.99,
                 epsilon=1e-3,
-                dtype=dtype,
                 rngs=rngs,
             )
 
@@ -100,7 +96,6 @@ class EfficientCapsNet(EfficientTrunk):
         rngs: nnx.Rngs,
         image_side: int = 28,
         num_channels: int = 1,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
 
@@ -109,9 +104,8 @@ class EfficientCapsNet(EfficientTrunk):
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
             num_channels: 1 for grey images, 3 for colour.
-            dtype: of the convolutions; capsules and routing are float32.
         """
-        super().__init__(image_side=image_side, num_channels=num_channels, dtype=dtype, rngs=rngs)
+        super().__init__(image_side=image_side, num_channels=num_channels, rngs=rngs)
         # The fan-in, as Keras counts it for this shape, is classes * inputs * input dims.
         he_normal = jax.nn.initializers.he_normal()
         weights = he_normal(rngs.params(), (num_classes, NUM_PRIMARY, PRIMARY_DIMS, CLASS_DIMS))
@@ -167,13 +161,14 @@ class EfficientCNN(EfficientTrunk):
         rngs: nnx.Rngs,
         image_side: int = 28,
         num_channels: int = 1,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights; the arguments are those of `EfficientCapsNet`."""
-        super().__init__(image_side=image_side, num_channels=num_channels, dtype=dtype, rngs=rngs)
+        super().__init__(image_side=image_side, num_channels=num_channels, rngs=rngs)
         num_units = num_classes * CLASS_DIMS
-        self.dense1 = nnx.Linear(NUM_PRIMARY * PRIMARY_DIMS, num_units, rngs=rngs)
-        self.dense2 = nnx.Linear(num_units, num_classes, rngs=rngs)
+        self.dense1 = nnx.Linear(
+            NUM_PRIMARY * PRIMARY_DIMS, num_units, dtype=jnp.float32, rngs=rngs
+        )
+        self.dense2 = nnx.Linear(num_units, num_classes, dtype=jnp.float32, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "batch side side channels"]

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from mnist_jax.models import layers
 from mnist_jax.models.capsules import drawn_flat, lengths
@@ -19,7 +19,6 @@ def _norm(
     *,
     has_relu: bool = False,
     is_of_capsules: bool = False,
-    dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> layers.BatchNorm:
     # The authors have momentum 0.9997. After 300 epochs that makes no difference; after two, three
@@ -32,7 +31,7 @@ def _norm(
         use_scale=False,
         # Lengths lie far from zero for their spread, where the fast formula loses digits.
         use_fast_variance=not is_of_capsules,
-        dtype=jnp.float32 if is_of_capsules else dtype,
+        dtype=jnp.float32 if is_of_capsules else None,
         rngs=rngs,
     )
 
@@ -56,7 +55,6 @@ class HVCCapsNet(nnx.Module):
         rngs: nnx.Rngs,
         image_side: int = 28,
         num_channels: int = 1,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
 
@@ -65,12 +63,10 @@ class HVCCapsNet(nnx.Module):
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
             num_channels: 1 for grey images, 3 for colour.
-            dtype: of the convolutions; capsules are float32.
         """
-        self.dtype = dtype
         normal = drawn_flat(jax.nn.initializers.normal(0.05))
 
-        norm = functools.partial(_norm, dtype=dtype, rngs=rngs)
+        norm = functools.partial(_norm, rngs=rngs)
         filters = [32 + 16 * index for index in range(NUM_CONVS)]
         self.convs = nnx.List(
             nnx.Conv(
@@ -80,7 +76,6 @@ class HVCCapsNet(nnx.Module):
                 padding="VALID",
                 use_bias=False,
                 kernel_init=normal,
-                dtype=dtype,
                 rngs=rngs,
             )
             for num_inputs, num_outputs in zip([num_channels, *filters], filters, strict=False)
@@ -102,7 +97,7 @@ class HVCCapsNet(nnx.Module):
         self, images: Float[Array, "batch side side channels"]
     ) -> list[Float[Array, "batch classes _"]]:
         """Returns the class capsules of each branch, of 64, 112 and 160 dims, none negative."""
-        x = (2 * images - 1).astype(self.dtype)
+        x = 2 * images - 1
         capsules = []
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x))

@@ -32,8 +32,6 @@ class Network(Protocol):
     * `image_mean`, `image_std`: mean and standard deviation of the train split's pixels, 0 to 1. A
       network that normalises its images keeps them as `nnx.Variable`; one that does not ask for
       them gets the images as they are;
-    * `dtype`: what layers compute in while they train, `float32` or `bfloat16`; needed only for
-      `--config.compute_dtype=bfloat16`;
     * `rngs`: an `nnx.Rngs` with the streams `params` and `dropout`;
     * what `--config.network.NAME=VALUE` sets.
 
@@ -132,7 +130,7 @@ def call_in_training(
     arguments = {"rngs": nnx.Rngs(dropout=key)} if structure.takes_rngs else {}
     outputs = model(images, **arguments)
     _, _, _, model_state = nnx.split(model, nnx.Param, nnx.RngState, ...)
-    return model, outputs, nnx.to_pure_dict(model_state)
+    return model, outputs.astype(jnp.float32), nnx.to_pure_dict(model_state)
 
 
 def _keyed(streams: Mapping[str, Any], key: PRNGKeyArray) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from mnist_jax.errors import UserError
 from mnist_jax.models.capsules import (
@@ -28,19 +28,18 @@ class SabourTrunk(nnx.Module):
     min_image_side = 17
 
     def __init__(
-        self, *, image_side: int, primary_factor: float, dtype: DTypeLike, rngs: nnx.Rngs
+        self, *, image_side: int, num_channels: int, primary_factor: float, rngs: nnx.Rngs
     ) -> None:
         self.image_side = image_side
         self.primary_factor = primary_factor
         self.num_places = ((image_side - 15) // 2) ** 2
         self.conv1 = nnx.Conv(
-            1,
+            num_channels,
             256,
             (9, 9),
             padding="VALID",
             kernel_init=_truncated_normal(0.05),
             bias_init=jax.nn.initializers.constant(0.1),
-            dtype=dtype,
             rngs=rngs,
         )
         self.primary_conv = nnx.Conv(
@@ -51,13 +50,12 @@ class SabourTrunk(nnx.Module):
             padding="VALID",
             use_bias=False,
             kernel_init=_truncated_normal(0.1 / PRIMARY_TYPES / primary_factor),
-            dtype=dtype,
             rngs=rngs,
         )
         self.primary_biases = nnx.Param(jnp.full(PRIMARY_TYPES * PRIMARY_DIMS, 0.1))
 
     def features(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> Float[Array, "batch rows columns 256"]:
         """Returns what the two convolutions make of each place."""
         x = nnx.relu(self.conv1(images))  # [batch, 20, 20, 256]
@@ -87,11 +85,11 @@ class SabourCapsNet(SabourTrunk):
         num_classes: int,
         rngs: nnx.Rngs,
         image_side: int = 28,
+        num_channels: int = 1,
         routing_iterations: int = 3,
         primary_factor: float = 1 / PRIMARY_TYPES,
         has_class_biases: bool = True,
         stop_routing_gradient: bool = False,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights.
 
@@ -99,13 +97,13 @@ class SabourCapsNet(SabourTrunk):
             num_classes: class capsules.
             rngs: a stream named `params`.
             image_side: of the square images, in pixels.
+            num_channels: 1 for grey images, 3 for colour.
             routing_iterations: 1 or more.
             primary_factor: on the primary convolution, before its biases. The paper has 1. The
                 code has 1/32, a softmax of zeros over the 32 capsule types. The initial kernel
                 makes up for the factor, so what it changes is how fast the layer learns.
             has_class_biases: whether the class capsules have biases; the paper has none.
             stop_routing_gradient: see `dynamic_routing`.
-            dtype: of the convolutions; capsules and routing are float32.
         """
         if not 1 <= routing_iterations <= 10:
             raise UserError(
@@ -116,7 +114,10 @@ class SabourCapsNet(SabourTrunk):
                 f"network.primary_factor is {primary_factor!r}, but must be above 0 and at most 1"
             )
         super().__init__(
-            image_side=image_side, primary_factor=primary_factor, dtype=dtype, rngs=rngs
+            image_side=image_side,
+            num_channels=num_channels,
+            primary_factor=primary_factor,
+            rngs=rngs,
         )
         self.routing_iterations = routing_iterations
         self.stop_routing_gradient = stop_routing_gradient
@@ -127,11 +128,15 @@ class SabourCapsNet(SabourTrunk):
         else:
             self.class_biases = nnx.Variable(jnp.zeros((num_classes, CLASS_DIMS)))
         self.decoder = Decoder(
-            num_classes=num_classes, dims=CLASS_DIMS, image_side=image_side, rngs=rngs
+            num_classes=num_classes,
+            dims=CLASS_DIMS,
+            image_side=image_side,
+            num_channels=num_channels,
+            rngs=rngs,
         )
 
     def primary_capsules(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> Float[Array, "batch inputs 8"]:
         """Returns the capsules below the routing, of length below 1: by row, column and type."""
         features = self.features(images)
@@ -149,7 +154,7 @@ class SabourCapsNet(SabourTrunk):
         )
 
     def __call__(
-        self, images: Float[Array, "batch side side 1"]
+        self, images: Float[Array, "batch side side channels"]
     ) -> Float[Array, "batch classes 16"]:
         """Returns the class capsules."""
         return route(
@@ -162,7 +167,7 @@ class SabourCapsNet(SabourTrunk):
 
     def reconstruct(
         self, outputs: Float[Array, "batch classes 16"], labels: Integer[Array, " batch"]
-    ) -> Float[Array, "batch side side 1"]:
+    ) -> Float[Array, "batch side side channels"]:
         """Draws the images again, each from the capsule of its label."""
         return self.decoder(outputs, labels)
 
@@ -180,15 +185,23 @@ class SabourCNN(SabourTrunk):
         num_classes: int,
         rngs: nnx.Rngs,
         image_side: int = 28,
-        dtype: DTypeLike = jnp.float32,
+        num_channels: int = 1,
     ) -> None:
         """Draws the initial weights; the arguments are those of `SabourCapsNet`."""
-        super().__init__(image_side=image_side, primary_factor=1.0, dtype=dtype, rngs=rngs)
+        super().__init__(
+            image_side=image_side, num_channels=num_channels, primary_factor=1.0, rngs=rngs
+        )
         num_features = self.num_places * PRIMARY_TYPES * PRIMARY_DIMS
-        self.dense1 = nnx.Linear(num_features, num_classes * CLASS_DIMS, rngs=rngs)
-        self.dense2 = nnx.Linear(num_classes * CLASS_DIMS, num_classes, rngs=rngs)
+        self.dense1 = nnx.Linear(
+            num_features, num_classes * CLASS_DIMS, dtype=jnp.float32, rngs=rngs
+        )
+        self.dense2 = nnx.Linear(
+            num_classes * CLASS_DIMS, num_classes, dtype=jnp.float32, rngs=rngs
+        )
 
-    def __call__(self, images: Float[Array, "batch side side 1"]) -> Float[Array, "batch classes"]:
+    def __call__(
+        self, images: Float[Array, "batch side side channels"]
+    ) -> Float[Array, "batch classes"]:
         """Returns logits."""
         return self.logits(self.features(images))
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from mnist_jax.models import layers
 
@@ -17,16 +17,14 @@ class Block(nnx.Module):
     figure 5, left; where the shape changes, the shortcut is a 1x1 convolution (their option B).
     """
 
-    def __init__(
-        self, num_inputs: int, num_outputs: int, strides: int, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> None:
-        self.conv1 = _conv(num_inputs, num_outputs, 3, strides, dtype=dtype, rngs=rngs)
-        self.norm1 = layers.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
-        self.conv2 = _conv(num_outputs, num_outputs, 3, 1, dtype=dtype, rngs=rngs)
-        self.norm2 = layers.BatchNorm(num_outputs, momentum=0.9, dtype=dtype, rngs=rngs)
+    def __init__(self, num_inputs: int, num_outputs: int, strides: int, *, rngs: nnx.Rngs) -> None:
+        self.conv1 = _conv(num_inputs, num_outputs, 3, strides, rngs=rngs)
+        self.norm1 = layers.BatchNorm(num_outputs, momentum=0.9, rngs=rngs)
+        self.conv2 = _conv(num_outputs, num_outputs, 3, 1, rngs=rngs)
+        self.norm2 = layers.BatchNorm(num_outputs, momentum=0.9, rngs=rngs)
         self.changes_shape = strides > 1 or num_inputs != num_outputs
         if self.changes_shape:
-            self.shortcut = _conv(num_inputs, num_outputs, 1, strides, dtype=dtype, rngs=rngs)
+            self.shortcut = _conv(num_inputs, num_outputs, 1, strides, rngs=rngs)
 
     def __call__(self, x: Float[Array, "batch side side inputs"]) -> Float[Array, "batch _ _ _"]:
         """Returns the block's features."""
@@ -51,23 +49,22 @@ class SmallResNet(nnx.Module):
         image_mean: float,
         image_std: float,
         rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
     ) -> None:
         """Draws the initial weights; the arguments are those that `network.Network` describes."""
         self.image_mean = nnx.Variable(jnp.float32(image_mean))
         self.image_std = nnx.Variable(jnp.float32(image_std))
         strides = 1 if image_side <= MAX_SIDE_OF_FIRST_STAGE else 2
         self.has_pool = image_side > 2 * MAX_SIDE_OF_FIRST_STAGE
-        self.stem = _conv(num_channels, WIDTHS[0], 3, strides, dtype=dtype, rngs=rngs)
-        self.stem_norm = layers.BatchNorm(WIDTHS[0], momentum=0.9, dtype=dtype, rngs=rngs)
+        self.stem = _conv(num_channels, WIDTHS[0], 3, strides, rngs=rngs)
+        self.stem_norm = layers.BatchNorm(WIDTHS[0], momentum=0.9, rngs=rngs)
         self.blocks = nnx.List(
-            Block(num_inputs, num_outputs, 1 if index == 0 else 2, dtype=dtype, rngs=rngs)
+            Block(num_inputs, num_outputs, 1 if index == 0 else 2, rngs=rngs)
             for index, (num_inputs, num_outputs) in enumerate(
                 zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False)
             )
         )
         self.dropout = layers.Dropout(0.25, rngs=rngs)
-        self.dense = nnx.Linear(WIDTHS[-1], num_classes, dtype=dtype, rngs=rngs)
+        self.dense = nnx.Linear(WIDTHS[-1], num_classes, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "batch side side channels"]
@@ -80,7 +77,7 @@ class SmallResNet(nnx.Module):
         for block in self.blocks:
             x = block(x)
         x = jnp.mean(x, axis=(1, 2))
-        return self.dense(self.dropout(x)).astype(jnp.float32)
+        return self.dense(self.dropout(x))
 
 
 def _conv(
@@ -89,7 +86,6 @@ def _conv(
     size: int,
     strides: int,
     *,
-    dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     return nnx.Conv(
@@ -100,6 +96,5 @@ def _conv(
         padding="SAME",
         use_bias=False,
         kernel_init=nnx.initializers.he_normal(),
-        dtype=dtype,
         rngs=rngs,
     )

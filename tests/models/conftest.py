@@ -159,9 +159,10 @@ def compiled() -> Callable[..., Any]:
 def rebuild_with() -> Callable[..., Any]:
     """Builds a network that is made with other arguments but has the given one's weights."""
 
-    def rebuild_with(model, **arguments):
+    def rebuild_with(model, dtype="float32", **arguments):
         arguments = {"num_classes": 10, **arguments}
         other = nnx.eval_shape(lambda: type(model)(**arguments, rngs=nnx.Rngs(0)))
+        layers.compute_in(other, dtype)
         _, params, model_state = take_apart(model)
         return rebuild(take_apart(other)[0], params, model_state)
 

@@ -125,6 +125,8 @@ def test_a_faulty_loss_is_refused_in_one_line(tmp_path, refused, name):
 def test_a_file_a_module_and_a_setting_that_are_not_there_are_refused(tmp_path, refused):
     assert "must be in a file that exists" in refused(f"--model-id={tmp_path / 'none.py'}:Net")
     assert "cannot be loaded (ModuleNotFoundError" in refused("--model-id=no_such_package:Net")
-    own = write(tmp_path, NETWORK)
+    dense = "nnx.Linear(image_side**2, num_classes, rngs=rngs)"
+    without = changed(dense, "lambda x: x[:, :num_classes]")
+    own = write(tmp_path, without)
     line = refused(f"--model-id={own}:Net", "--config.compute_dtype=bfloat16")
-    assert "does not ask for dtype; use float32" in line
+    assert "has no layer of Flax's that could compute in it; use float32" in line

@@ -1,7 +1,5 @@
 """What holds for every capsule network alike."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +100,7 @@ def test_an_image_gets_the_same_scores_in_whatever_batch(scores_of_model, images
 def test_half_precision_convolutions_change_little(
     model, images, scores_of_model, compiled, rebuild_with
 ):
-    half = rebuild_with(model, dtype=jnp.bfloat16)
+    half = rebuild_with(model, dtype="bfloat16")
     of_half, _ = compiled(half, scores)(images)
     assert of_half.dtype == jnp.float32
     np.testing.assert_allclose(of_half, scores_of_model(images), atol=0.02)
@@ -187,13 +185,15 @@ def test_the_cnns_have_the_size_of_their_capsule_networks(capsules, cnn, side):
     assert 0 < size(cnn) / size(capsules) - 1 < 0.011
 
 
+@pytest.mark.parametrize("num_channels", [1, 3])
 @pytest.mark.parametrize("model_id", MODELS)
-def test_images_that_are_too_small_are_refused_and_the_smallest_are_not(model_id):
+def test_images_that_are_too_small_are_refused_and_the_smallest_are_not(model_id, num_channels):
     least = max(getattr(models.find(model_id), "min_image_side", 1), 16)
 
     def outputs(side):
-        model = models.build(model_id, num_classes=3, image_side=side, rngs=nnx.Rngs(0))
-        return scores(model, jnp.zeros((2, side, side, 1)))
+        facts = models.Facts(num_classes=3, image_side=side, num_channels=num_channels)
+        model = models.build(model_id, rngs=nnx.Rngs(0), **facts)
+        return scores(model, jnp.zeros((2, side, side, num_channels)))
 
     assert nnx.eval_shape(lambda: outputs(least)).shape == (2, 3)
     if least > 16:
@@ -211,11 +211,9 @@ SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn
         for model_id in MODELS
     ],
 )
-def test_every_network_takes_larger_images(model_id, compiled):
-    asked = inspect.signature(models.find(model_id)).parameters
-    channels = 3 if "num_channels" in asked else 1
-    shape = (36, 36, channels)
-    facts = models.Facts(num_classes=10, image_side=36, num_channels=channels)
+def test_every_network_takes_larger_images_in_colour(model_id, compiled):
+    shape = (36, 36, 3)
+    facts = models.Facts(num_classes=10, image_side=36, num_channels=3)
     model = models.build(model_id, rngs=nnx.Rngs(0), **facts)
     images = jax.random.uniform(jax.random.key(0), (2, *shape))
 

@@ -65,7 +65,7 @@ def test_it_learns(trained):
     assert min(seen[3:]) < 0.95 * seen[0]
 
 
-@pytest.mark.parametrize("model_id", MODELS)
+@pytest.mark.parametrize("model_id", [*MODELS, "examples/own_network.py:Network"])
 def test_layers_compute_in_bfloat16_and_outputs_are_float32(model_id):
     def outputs(dtype):
         structure, *arrays = take_apart(nnx.eval_shape(lambda: build(model_id, dtype)))

@@ -10,6 +10,8 @@ Every `nnx.Conv` of a network that is built here gets its form from `conv.choose
 What is exported is `plain`: the one operation that says what is meant.
 """
 
+from typing import Any
+
 from flax import nnx
 from jax import lax
 
@@ -22,6 +24,7 @@ from mnist_jax.models.layers.norm import BatchNorm
 __all__ = [
     "BatchNorm",
     "Dropout",
+    "compute_in",
     "conv_conv_pool",
     "direct_forms",
     "max_pool_2x2",
@@ -44,3 +47,12 @@ def plain(model: nnx.Module) -> nnx.Module:
         if isinstance(module, nnx.Conv):
             module.conv_general_dilated = lax.conv_general_dilated
     return copy
+
+
+def compute_in(model: nnx.Module, dtype: str) -> int:
+    """Has every layer that is not told its own dtype compute in `dtype`; returns how many."""
+    modules: list[Any] = [module for _, module in nnx.iter_modules(model)]
+    layers = [module for module in modules if getattr(module, "dtype", 0) is None]
+    for layer in layers:
+        layer.dtype = dtype
+    return len(layers)

@@ -93,8 +93,8 @@ class BatchNorm(nnx.BatchNorm):
         is_evaluation = use_running_average
         if is_evaluation is None:
             is_evaluation = self.use_running_average
-        is_plain = x.dtype == jnp.float32 and self.dtype in (None, jnp.float32)
-        is_plain = is_plain and self.use_fast_variance and self.axis == -1 and not options
+        is_float32 = x.dtype == jnp.float32 and self.dtype in (None, "float32", jnp.float32)
+        is_plain = is_float32 and self.use_fast_variance and self.axis == -1 and not options
         if is_evaluation or not (is_plain and jax.default_backend() == "cpu"):
             y = super().__call__(x, use_running_average=use_running_average, **options)
             return nnx.relu(y) if self.has_relu else y

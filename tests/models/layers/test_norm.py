@@ -49,6 +49,15 @@ def test_evaluation_uses_the_running_statistics():
     np.testing.assert_array_equal(ours(x), nnx.relu(plain(x)))
 
 
+@pytest.mark.parametrize("dtype", [None, "float32", jnp.float32], ids=["none", "name", "type"])
+def test_in_float32_however_it_is_named_training_takes_the_quick_form(dtype):
+    structure, state = nnx.split(make(BatchNorm, True, dtype=dtype))
+    program = jax.make_jaxpr(lambda state, x: nnx.merge(structure, state)(x))(
+        nnx.to_pure_dict(state), jnp.ones((4, 5))
+    )
+    assert "custom_vjp" in str(program)
+
+
 @pytest.mark.parametrize("options", [{"use_fast_variance": False}, {"dtype": jnp.bfloat16}])
 def test_what_is_not_covered_is_computed_by_nnx(options):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32)
