@@ -111,7 +111,7 @@ def _reasons(row: Criterion) -> list[str]:
         return [f"{name} was not measured: {detail}"]
     side = {">=": "below", "<=": "above", "<": "not below", "==": "not"}[row["rule"]]
     line = f"{name} {show_measured(row)} is {side} {show_threshold(row)}"
-    if measured != row["threshold"]:
+    if measured != row["threshold"] and row["rule"] != "==":
         line += f" by {abs(measured - row['threshold']):.3g} {row['unit']}".rstrip()
     return [f"{line}; {detail}" if detail else line]
 

@@ -95,6 +95,7 @@ def comparison(low, ratio):
         (-0.001, 1.0, False, "it is neither more accurate beyond chance nor faster"),
         (0.0, 0.81, False, "it is neither"),
         (-0.006, 0.5, False, "10,000 test images do not exclude that it is less"),
+        (-0.014, 1.0, False, "10,000 test images do not exclude that it is less"),
         (-0.016, 1.0, False, "it is less accurate by more than 0.005"),
         (-0.005, 0.5, True, "it is faster"),
         (0.01, 1.25, False, "it takes 1.25 times as long"),
@@ -144,6 +145,7 @@ def test_two_files_are_counted_image_by_image(tmp_path, short_rounds):
     assert found["num_examples"] == 500
     assert found["champion_accuracy"] == 1
     assert (found["num_gained"], found["num_lost"], found["num_other_class"]) == (0, 40, 40)
+    assert found["interval_95"] == compare.paired_interval(0, 40, 500)
     assert found["difference"] == pytest.approx(-40 / 500) == found["accuracy"] - 1
     assert compare.compare(sharp, late, test)["num_gained"] == 40
     scores = compare.score(sharp, test.images)

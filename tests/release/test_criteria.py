@@ -23,6 +23,7 @@ CONFIG = {
     "max_inference_time_ms": 50.0,
 }
 MATRIX = [[975, 3, 2], [4, 1130, 1], [9, 11, 1012]]  # row: true class
+RUN = {"config_hash": "ab"}
 TRAINING = {"best_epoch": 4, "num_epochs": 5, "seconds": 60.5, "images_per_s": 4200.0}
 
 
@@ -74,13 +75,13 @@ def make_verification(metrics):
     }
 
 
-def judge(metrics=None, verification="as measured", **changes):
+def judge(metrics=None, verification="as measured", run=RUN, **changes):
     metrics = make_metrics() if metrics is None else metrics
     if verification == "as measured":
         verification = make_verification(metrics)
     return release.judge(
         Criteria(**CONFIG | changes),
-        run={"config_hash": "ab"},
+        run=run,
         metrics=metrics,
         training=TRAINING,
         verification=verification,
@@ -164,7 +165,7 @@ def test_judging_changes_none_of_its_inputs_and_hands_them_on():
     assert verdict["metrics"] is metrics
     assert verdict["verification"] is verification
     assert verdict["training"] is TRAINING
-    assert verdict["run"] == {"config_hash": "ab"}
+    assert verdict["run"] is RUN
     assert json.loads(json.dumps(verdict, allow_nan=False)) == verdict
 
 
@@ -274,6 +275,28 @@ def test_a_mean_that_is_not_of_the_counts_is_a_contradiction(uneven, name):
     verdict = judge(uneven | {name: 0.99}, min_test_accuracy=0.0, min_per_class_accuracy=0.0)
     reason = f"metrics_consistent: {name} is not that of confusion_matrix"
     assert verdict["reasons"] == [reason]
+
+
+def test_a_mean_without_an_error_passes_its_criterion():
+    scores = np.eye(2, dtype=np.float32)[np.repeat([0, 1], 500)]
+    verdict = judge(with_each_class(scores, np.repeat([0, 1], 500)), min_auc=0.9)
+    row = row_of(verdict, "auc")
+    assert (row["measured"], row["interval_95"][1], row["passed"]) == (1, 1, True)
+
+
+def test_a_test_picture_in_another_split_refuses():
+    assert "no_leakage" not in [row["name"] for row in judge()["criteria"]]  # not own pictures
+    clean = judge(run=RUN | {"dataset": {"num_leaks": 0}})
+    assert clean["verdict"] == "released"
+    row = row_of(clean, "no_leakage")
+    assert (row["measured"], row["rule"], row["threshold"], row["detail"]) == (0, "==", 0, "")
+    verdict = judge(run=RUN | {"dataset": {"num_leaks": 3}})
+    assert verdict["verdict"] == "refused"
+    assert row_of(verdict, "no_leakage")["measured"] == 3
+    assert verdict["reasons"] == [
+        "no_leakage 3 is not 0; exact copies, after decoding; "
+        "--config.drop_duplicates=true leaves them out"
+    ]
 
 
 def test_the_means_are_shown_beside_what_a_blind_answer_gets(uneven):

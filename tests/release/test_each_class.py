@@ -95,9 +95,17 @@ def test_the_interval_of_balanced_accuracy_by_hand():
     assert interval == wider(expected, wilson_of(0.85, 4 / (1 / 10 + 1 / 20)))
 
 
-def test_the_interval_of_macro_f1_is_the_delta_methods():
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [[50, 8, 2], [6, 30, 4], [3, 1, 20]],
+        [[300, 5, 2], [20, 30, 1], [40, 1, 5]],  # beyond Wilson's interval above
+    ],
+    ids=["even", "uneven"],
+)
+def test_the_interval_of_macro_f1_is_the_delta_methods(counts):
     """With numerical slopes; counts vary as Poisson's, since F1 does not depend on their sum."""
-    counts = np.array([[50, 8, 2], [6, 30, 4], [3, 1, 20]])
+    counts = np.array(counts)
 
     def f1(counts):
         return 2 * counts.diagonal() / (counts.sum(axis=0) + counts.sum(axis=1))
@@ -110,7 +118,7 @@ def test_the_interval_of_macro_f1_is_the_delta_methods():
     expected = of_mean(f1(counts), 2 * shares / (1 + shares), correlations_of(covariances))
     value, interval = each_class.macro_f1(counts)
     assert value == pytest.approx(f1(counts).mean())
-    assert interval == wider(expected, wilson_of(value, 9 / (1 / 60 + 1 / 40 + 1 / 24)))
+    assert interval == wider(expected, wilson_of(value, 9 / (1 / counts.sum(axis=1)).sum()))
 
 
 @pytest.mark.parametrize("counts", [(30, 20), (12, 30, 9)], ids=str)

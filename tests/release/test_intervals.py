@@ -149,6 +149,7 @@ def test_the_interval_of_the_mean_over_seeds_covers_what_it_says(num_seeds):
         errors = wrong_images(random, num_seeds)
         measured = intervals.mean_and_interval(errors.tolist())
         low, high = measured["interval_95"]
+        assert (measured["mean"], measured["n"]) == (pytest.approx(errors.mean()), num_seeds)
         num_covered += low <= 0.8 <= high
         half = 1.96 * errors.std(ddof=1) / np.sqrt(num_seeds)
         num_covered_by_normal += abs(errors.mean() - 0.8) <= half

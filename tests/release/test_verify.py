@@ -122,6 +122,7 @@ def test_files_that_are_right_pass(tmp_path, run):
     assert described["operators"]["Conv"] == 2 and sum(described["operators"].values()) == 12
     assert described["metadata"] == {"model_id": "mnist_cnn_v1"}
     for name in ("onnx", "safetensors", "stablehlo"):
+        assert found["files"][name]["path"] == EXPORTED[name]
         assert found["files"][name]["size_bytes"] == (tmp_path / EXPORTED[name]).stat().st_size
     assert [(check["name"], check["detail"]) for check in found["checks"]] == CHECKS
     assert found["tolerance"] == 1e-5

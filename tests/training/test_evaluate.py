@@ -13,6 +13,7 @@ from mnist_jax.models import predict
 from mnist_jax.models.network import take_apart
 from mnist_jax.models.predict import Predictor
 from mnist_jax.training import evaluate
+from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
 from mnist_jax.training.losses.nll import nll
 
 CLASS_NAMES = tuple("abcdefghij")
@@ -46,6 +47,23 @@ def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
     np.testing.assert_allclose(losses, whole_losses, rtol=1e-4)
     first, second = (evaluate.summarise(some, losses, split.labels) for some in (scores, whole))
     assert first == second
+
+
+class Pairs(nnx.Module):
+    """Ten capsules of two, from the first twenty pixels."""
+
+    outputs = "capsules"
+
+    def __call__(self, images):
+        return images.reshape(len(images), -1)[:, :20].reshape(-1, 10, 2)
+
+
+def test_scores_are_of_the_kind_that_the_network_says():
+    structure, *arrays = take_apart(Pairs())
+    split = random_split(5)
+    scores, _ = evaluate.make_score(Predictor(structure), capsule_loss_v1)(*arrays, split)
+    capsules = split.images.reshape(5, -1)[:, :20].reshape(5, 10, 2) / 255
+    np.testing.assert_allclose(scores, np.linalg.norm(capsules, axis=2), rtol=1e-5)
 
 
 def test_a_summary_is_counts_accuracy_and_mean_loss():
