@@ -265,7 +265,8 @@ def test_a_mean_over_the_classes_that_is_missing_or_absurd_never_passes(uneven, 
     for metrics in (uneven | {name: value}, uneven | {"intervals_95": {name: [value, 1]}}):
         verdict = judge(metrics, **asked)
         assert verdict["verdict"] == "refused"
-        assert "a class has no test image, or the number is absurd" in "".join(verdict["reasons"])
+        reason = f"{name} was not measured: a class has no test image, or the number is absurd"
+        assert reason in verdict["reasons"]
     del uneven[name]
     assert row_of(judge(uneven, **asked), name)["passed"] is False
 
@@ -320,6 +321,10 @@ def test_a_threshold_within_the_interval_is_said_whatever_the_verdict():
         assert row["passed"] is passed
         doubt = "the threshold lies inside the 95 % interval: n = 3147 is too few to be sure"
         assert row["detail"] == doubt
+    worst = row_of(judge(min_per_class_accuracy=0.975), "worst_class_accuracy")
+    assert worst["detail"].startswith(
+        "worst class: class 2; the threshold lies inside the 95 % interval: n = "
+    )
 
 
 @pytest.mark.parametrize(
@@ -400,20 +405,22 @@ def test_a_latency_that_did_not_settle_is_said():
         ("num_correct", 3000, "per_class does not add up"),
         ("split", "train", "the split is not test"),
         ("loss", -0.1, "loss is negative"),
-        ("loss", math.nan, "not finite"),
+        ("loss", math.nan, "a number is missing or not finite: ValueError"),
         ("expected_calibration_error", 1.5, "calibration error out of 0 to 1"),
         ("class_names", ["a", "b", "c"], "class_names and per_class differ"),
         ("confusion_matrix", [[1, 0], [0, 1]], "confusion_matrix and per_class differ"),
-        ("num_examples", 0, "missing or not finite: ZeroDivisionError"),
-        ("num_examples", None, "missing or not finite: TypeError"),
+        ("num_examples", 0, "a number is missing or not finite: ZeroDivisionError"),
+        ("num_examples", None, "a number is missing or not finite: TypeError"),
     ],
 )
 def test_metrics_that_cannot_be_true_are_refused(key, value, reason):
     verdict = judge(make_metrics() | {key: value})
     assert verdict["verdict"] == "refused"
-    assert any(
-        line.startswith("metrics_consistent: ") and reason in line for line in verdict["reasons"]
-    )
+    assert any(line.startswith(f"metrics_consistent: {reason}") for line in verdict["reasons"])
+
+
+def test_a_loss_of_zero_is_none_too_good():
+    assert judge(make_metrics() | {"loss": 0.0})["verdict"] == "released"
 
 
 @pytest.mark.parametrize("key", make_metrics())
