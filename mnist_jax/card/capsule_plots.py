@@ -15,6 +15,7 @@ from mnist_jax.run import paths
 
 GREY_LEVELS = {"cmap": "gray", "vmin": 0, "vmax": 1}
 MAX_COUPLED = 5  # images whose couplings are shown
+MAX_CLASSES_COUPLED = 20  # of more, there is no room for a map or a row each
 PRIMARY_TYPES_AT_A_PLACE = 32  # of mnist_capsule_v1, whose primary capsules lie on a grid
 
 
@@ -30,7 +31,7 @@ def draw(run_dir: Path, class_names: list[str]) -> None:
         save(_reconstructions(arrays, class_names), folder / "reconstructions.png")
         if len(arrays["perturbed"]):
             save(_perturbations(arrays, class_names), folder / "perturbations.png")
-        if int(arrays["num_right"]):
+        if int(arrays["num_right"]) and len(class_names) <= MAX_CLASSES_COUPLED:
             save(_couplings(arrays, class_names), folder / "couplings.png")
 
 
@@ -75,11 +76,11 @@ def _reconstructions(arrays: dict[str, np.ndarray], class_names: list[str]) -> F
 def _perturbations(arrays: dict[str, np.ndarray], class_names: list[str]) -> Figure:
     """One block an image: a row for each dimension, a column for each step."""
     blocks = arrays["perturbed"]
-    num, dims, steps, side, _ = blocks.shape
+    num, dims, steps, side = blocks.shape[:4]
     figure = Figure(figsize=(0.6 + num * 0.42 * steps, 0.9 + 0.42 * dims))
     for index, axes in enumerate(figure.subplots(1, num, squeeze=False)[0]):
         gap = 2  # pixels between two drawings
-        sheet = np.ones((dims * (side + gap) - gap, steps * (side + gap) - gap))
+        sheet = np.ones((dims * (side + gap) - gap, steps * (side + gap) - gap, *blocks.shape[5:]))
         for dim, step in np.ndindex(dims, steps):
             top, left = dim * (side + gap), step * (side + gap)
             sheet[top : top + side, left : left + side] = blocks[index, dim, step]

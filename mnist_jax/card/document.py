@@ -29,7 +29,7 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
     model, test = subject.trained.model(), subject.test
     imported = release["run"].get("imported")
     has_decoder = imported is None or imported["has_decoder"]
-    if has_decoder and capsule_pictures.can_draw(model, test.images):
+    if has_decoder and capsule_pictures.can_draw(model):
         capsule_pictures.record(model, test.images, test.labels, subject.scores, run_dir)
         capsule_plots.draw(run_dir, class_names)
 

@@ -100,6 +100,53 @@ def test_runs_that_are_always_right_or_never_are_drawn_too(model, split, tmp_pat
     assert drawn == (always if all_wrong else always | {"perturbations.png", "couplings.png"})
 
 
+class Squares(nnx.Module):
+    """As many capsules of two below as classes; draws a square in the colour of the capsule."""
+
+    def __init__(self, num_classes, num_channels):
+        self.num_classes, self.num_channels = num_classes, num_channels
+
+    def primary_capsules(self, images):
+        return images.reshape(len(images), -1)[:, : 2 * self.num_classes].reshape(
+            -1, self.num_classes, 2
+        )
+
+    def route(self, capsules):
+        n = self.num_classes
+        return capsules, jnp.full((len(capsules), n, n), 1 / n)
+
+    def reconstruct(self, outputs, labels):
+        own = outputs[jnp.arange(len(labels)), labels, 0]
+        shape = (len(labels), 16, 16, self.num_channels)
+        return jnp.broadcast_to(own.reshape(-1, 1, 1, 1), shape).at[..., 1:].multiply(0.5)
+
+
+@pytest.mark.parametrize(("num_classes", "num_channels"), [(3, 3), (60, 1)])
+def test_colour_and_many_classes_are_drawn(tmp_path, num_classes, num_channels):
+    random, n = np.random.default_rng(0), num_classes + 1
+    images = random.integers(0, 256, (n, 16, 16, num_channels), np.uint8)
+    labels = (np.arange(n) % num_classes).astype(np.uint8)
+    scores = np.eye(num_classes, dtype=np.float32)[labels]
+    scores[-1] = np.roll(scores[-1], 1)
+    capsule_pictures.record(Squares(num_classes, num_channels), images, labels, scores, tmp_path)
+    with np.load(tmp_path / paths.CAPSULES) as file:
+        arrays = dict(file)
+    num_right = min(num_classes, capsule_pictures.NUM_RIGHT)
+    assert arrays["num_right"] == num_right
+    expected = images[[*range(num_right), num_classes]]
+    np.testing.assert_array_equal(arrays["images"], expected.squeeze())
+    own = images.reshape(n, -1)[1, 2] / 255  # the first of the two of class 1
+    side, channels = (16, 16), (3,) * (num_channels > 1)
+    colour = own * np.array([1, 0.5, 0.5] if channels else 1)
+    np.testing.assert_allclose(
+        arrays["drawn_from_label"][1], np.broadcast_to(colour, side + channels), rtol=1e-5
+    )
+    assert arrays["perturbed"].shape == (2, 2, 11, *side, *channels)
+    capsule_plots.draw(tmp_path, [str(k) for k in range(num_classes)])
+    plots = {path.name for path in (tmp_path / "model_card" / "plots").iterdir()}
+    assert ("couplings.png" in plots) is (num_classes <= 20)
+
+
 def test_capsules_on_a_grid_are_drawn_by_place(tmp_path):
     random = np.random.default_rng(0)
     couplings = random.random((3, 10, 1152))
