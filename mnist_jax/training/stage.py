@@ -174,10 +174,10 @@ def train_and_save(
     predictor = Predictor(structure)
     stage = Stage(config, dataset, splits, predictor)
     LOGGER.info(
-        "training %s: %s parameters, %d epochs x %d steps, on %s%s",
+        "training %s: %s parameters, %s of %d steps, on %s%s",
         config["model_id"],
         f"{num_parameters(params):,}",
-        config["epochs"],
+        "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs",
         stage.num_batches,
         "" if stage.mesh is None else f"{stage.mesh.size} x ",
         jax.devices()[0].device_kind,
