@@ -1,10 +1,12 @@
 """What a training says while it goes: the progress bar, the log, TensorBoard."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,14 +17,23 @@ from rich.progress import (
 from rich.progress import (
     Progress as ProgressBar,
 )
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from mnist_jax.run.history import EpochRow
 from mnist_jax.run.stopwatch import FIRST_STEP, Phases
 from mnist_jax.training.step import Progress
 
+# tensorboardX imports PyTorch where that is installed, for the name of a type: three seconds of
+# processor time, half of this program's start.
+_TORCH = sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType]
+try:
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2, summary_pb2
+finally:
+    if _TORCH is None:
+        del sys.modules["torch"]
+
+Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 LOGGER = logging.getLogger("mnist_jax")
 
 

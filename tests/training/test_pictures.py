@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tensorboardX.proto.event_pb2 import Event
 
 from mnist_jax.data import Split
 from mnist_jax.run.stopwatch import Phases
 from mnist_jax.training import pictures
-from mnist_jax.training.reporter import Reporter
+from mnist_jax.training.reporter import Event, Reporter
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2], np.uint8)
 ANSWERS = np.array([0, 0, 0, 1, 1, 1, 2, 0])

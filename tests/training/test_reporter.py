@@ -4,6 +4,7 @@ import io
 import re
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -50,3 +51,10 @@ def test_there_is_no_bar_without_a_terminal():
         reporter.begin(0, epochs=12, num_batches=938)
         reporter.steps(1, 500, SEEN, seconds=14.0)
     assert pipe.file.getvalue() == ""
+
+
+def test_tensorboard_does_without_pytorch():
+    """Else each start of this program would load it, where it is installed."""
+    from tensorboardX import writer  # after the reporter
+
+    assert writer.numpy_compatible is np.ndarray
