@@ -174,14 +174,25 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def released(made_once) -> Path:
+def trained_once(made_once) -> Callable[..., Path]:
+    """Trains once for all workers: `trained_once(name, *flags)` returns a folder.
+
+    It holds `run`, which is released, and `data`; not to be changed.
+    """
+
+    def trained_once(name: str, *flags: str) -> Path:
+        def make(folder):
+            places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
+            assert train.main([*flags, *places, "-q", "--min-test-accuracy=0.1"]) == 0
+
+        return made_once(name, make)
+
+    return trained_once
+
+
+@pytest.fixture(scope="session")
+def released(trained_once) -> Path:
     """A folder with `run`, a released run on the embedded digits, and `data`; not to be changed."""
-    flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2", "-q"]
-    flags += ["--config.augment_shift_px=1", "--min-test-accuracy=0.1"]
-    flags += ["--min-per-class-accuracy=0", "--max-inference-time-ms=1000"]
-
-    def make(folder):
-        places = [f"--data-dir={folder / 'data'}", f"--output-dir={folder / 'run'}"]
-        assert train.main([*flags, *places]) == 0
-
-    return made_once("released", make)
+    flags = ["--dataset-id=digits_v1", "--batch-size=32", "--epochs=2"]
+    flags += ["--config.augment_shift_px=1", "--min-per-class-accuracy=0"]
+    return trained_once("released", *flags, "--max-inference-time-ms=1000")
