@@ -119,9 +119,11 @@ def new_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(new_server):
-    """The server of most tests."""
-    return new_server()
+def server(made_once):
+    """The server of most tests; those of all workers have one cache."""
+    server = Server(made_once("compiled_for_crashes", lambda folder: None))
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -131,12 +133,14 @@ def secret():
 
 
 @pytest.fixture(scope="session")
-def whole(server, tmp_path_factory):
-    """A run that nothing disturbed, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert server.run(folder) == 0, (folder / "out").read_text()
-    assert (folder / "out").read_text() == ""
-    return folder
+def whole(server, made_once):
+    """A run that nothing disturbed, in a folder of its own; not to be changed."""
+
+    def make(folder):
+        assert server.run(folder) == 0, (folder / "out").read_text()
+        assert (folder / "out").read_text() == ""
+
+    return made_once("whole", make)
 
 
 @pytest.fixture

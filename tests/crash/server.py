@@ -17,7 +17,14 @@ import sys
 import time
 import traceback
 
-from mnist_jax import command, train
+# What a run imports on its way, as far as that starts no backend; jax2onnx's converters would.
+import jax2onnx  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+import sklearn.metrics  # noqa: F401
+from jax._src import xla_bridge
+
+from mnist_jax import command, pipeline, train  # noqa: F401
 from mnist_jax import rerun as reproduce_release
 from mnist_jax.data import digits  # noqa: F401
 from mnist_jax.release import latency, parity
@@ -99,5 +106,6 @@ def serve() -> None:
 if __name__ == "__main__":
     latency.WARM_UP_S = latency.WINDOW_S = latency.MAX_MEASURING_S = 0.01
     parity.SAMPLE_SIZE = 16
+    assert not xla_bridge.backends_are_initialized(), "what is forked could not compute"
     serve()
     os._exit(0)  # an orderly exit takes seconds
