@@ -14,6 +14,7 @@ import pytest
 from mnist_jax import command
 from mnist_jax.__main__ import MODULES
 from mnist_jax.errors import UserError
+from mnist_jax.run import environment
 from tests.waiting import HANG_S
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ REFUSED = {
     "a number of words": {"JAX_NUM_CPU_DEVICES": "many"},
     "a protobuf that is not there": {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "cpp"},
 }
-AT_ONCE = ("an unknown flag", "no such platform", "no transfers", "neither true nor false")
+BY_DEFAULT = ("no such platform", "neither true nor false")
 
 
 def assert_refused(done, variables):
@@ -64,12 +65,19 @@ def assert_refused(done, variables):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c in AT_ONCE else pytest.mark.slow) for c in REFUSED]
+    "case", [pytest.param(c, marks=() if c in BY_DEFAULT else pytest.mark.slow) for c in REFUSED]
 )
 def test_a_variable_that_asks_for_the_impossible_is_a_mistake(case, tmp_path):
     places = (f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}")
     assert_refused(run(("train", *DIGITS, *places), tmp_path, **REFUSED[case]), REFUSED[case])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["an unknown flag", "a wrong value", "no transfers one way"])
+def test_and_it_is_one_before_jax_starts(case):
+    ((name, value),) = REFUSED[case].items()
+    with pytest.raises(UserError, match=f"{name} is .*{value}.*unset it"):
+        environment.start_jax({**os.environ, **REFUSED[case]})
 
 
 @pytest.mark.slow
@@ -214,9 +222,12 @@ def test_every_command_has_its_script():
     assert set(scripts()) >= set(MODULES)
 
 
-@pytest.mark.parametrize("name", [n for n in scripts() if n not in ("bench", "screenshots")])
-@pytest.mark.parametrize("path", ["", ":"], ids=["as it is", "an empty entry in PYTHONPATH"])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("train", ""), *((n, ":") for n in scripts() if n not in ("bench", "screenshots"))],
+)
 def test_the_callers_folder_does_not_choose_the_code(name, path, hostile):
+    """With an empty entry in PYTHONPATH, which is no less than an empty PYTHONPATH."""
     done = run(("--help",), hostile, (str(ROOT / "scripts" / name),), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
