@@ -19,13 +19,13 @@ import traceback
 
 # What a run imports on its way, as far as that starts no backend; jax2onnx's converters would.
 import jax2onnx  # noqa: F401
-import matplotlib.backends.backend_agg
-import matplotlib.figure  # noqa: F401
+import matplotlib.backends.backend_agg  # noqa: F401
 import sklearn.metrics  # noqa: F401
 from jax._src import xla_bridge
 
 from mnist_jax import command, pipeline, train  # noqa: F401
 from mnist_jax import rerun as reproduce_release
+from mnist_jax.card import capsule_plots, mistake_plot, plots  # noqa: F401
 from mnist_jax.data import digits  # noqa: F401
 from mnist_jax.release import latency, parity
 
