@@ -3,7 +3,8 @@
 Importing JAX and its like takes longer than a small run does. This process imports them once, then
 forks for every request, before any backend is started. A run is otherwise the real one: a process
 of its own, in which the program's `main` is called with a command line; but the latency is measured
-for an instant, and the exported file runs on fewer images one by one.
+for an instant, the exported file runs on fewer images one by one, and it is asked more often within
+an epoch whether a signal has come.
 
 A line of JSON on standard input is a request; `conftest.py` writes them.
 """
@@ -28,6 +29,7 @@ from mnist_jax import rerun as reproduce_release
 from mnist_jax.card import capsule_plots, mistake_plot, plots  # noqa: F401
 from mnist_jax.data import digits  # noqa: F401
 from mnist_jax.release import latency, parity
+from mnist_jax.training import fit
 
 # What Python tells of files; what orbax does in C++ is not among it, so runs are killed by the
 # clock as well.
@@ -106,6 +108,7 @@ def serve() -> None:
 if __name__ == "__main__":
     latency.WARM_UP_S = latency.WINDOW_S = latency.MAX_MEASURING_S = 0.01
     parity.SAMPLE_SIZE = 16
+    fit.SECONDS_BETWEEN_LOOKS = 0.01
     assert not xla_bridge.backends_are_initialized(), "what is forked could not compute"
     serve()
     os._exit(0)  # an orderly exit takes seconds
