@@ -12,6 +12,7 @@ from flax import nnx
 
 from mnist_jax.models import layers
 from mnist_jax.models.network import rebuild, take_apart
+from tests.compiling import quick_jit
 
 
 def float64(tree):
@@ -121,13 +122,23 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def build() -> Callable[[type], Any]:
+def drawn() -> Callable[[Callable[[], Any]], Any]:
+    """Builds the network that a function makes, its first weights drawn by one program."""
+
+    def drawn(make):
+        structure, _, _ = take_apart(nnx.eval_shape(make))
+        return rebuild(structure, *quick_jit(lambda: take_apart(make())[1:])())
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def build(drawn) -> Callable[[type], Any]:
     """Builds a network of ten classes as it is trained; each kind once, which takes seconds."""
 
     @cache
     def build_once(network):
-        model = network(num_classes=10, rngs=nnx.Rngs(0))
-        model.eval()
+        model = drawn(lambda: network(num_classes=10, rngs=nnx.Rngs(0)))
         layers.quicken(model)
         return model
 
@@ -145,7 +156,7 @@ def compiled() -> Callable[..., Any]:
     def compiled(model, function):
         structure, params, model_state = take_apart(model)
 
-        @jax.jit
+        @quick_jit
         def run(params, model_state, *arrays):
             network = rebuild(structure, params, model_state)
             return function(network, *arrays), take_apart(network)[2]

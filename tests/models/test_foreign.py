@@ -13,6 +13,7 @@ from mnist_jax.errors import UserError
 from mnist_jax.export import weight_files
 from mnist_jax.models import foreign
 from mnist_jax.models.network import rebuild, take_apart
+from tests.compiling import quick_jit
 
 
 def build(model_id):
@@ -56,20 +57,27 @@ def test_efficient_capsnet_is_its_authors_layer_by_layer(real_data):
     model, placed = imported("mnist_efficient_capsule_v1", weights, 255 / 256)
     assert not placed.has_decoder
     images = first_images(real_data, 300)
-    primary = model.primary_capsules(images[:8])
-    capsules, couplings = model.route(primary)
+    primary = quick_jit(model.primary_capsules)(images[:8])
+    capsules, couplings = quick_jit(model.route)(primary)
     np.testing.assert_allclose(primary, told["primary"], atol=1e-5, rtol=0)
     theirs = told["couplings"][..., 0]
     np.testing.assert_allclose(couplings, theirs, atol=1e-5, rtol=0)
     np.testing.assert_allclose(capsules, told["capsules"], atol=1e-5, rtol=0)
-    scores = np.linalg.norm(model(images), axis=-1)
+    scores = np.linalg.norm(quick_jit(model)(images), axis=-1)
     np.testing.assert_allclose(scores, told["scores"], atol=1e-5, rtol=0)
 
 
-def test_homogeneous_capsules_are_their_authors(real_data):
+@pytest.fixture(scope="module")
+def hvc_logits():
+    """What `mnist_hvc_capsule_v1` with given arrays makes of 200 images, compiled once."""
+    structure, _, _ = shapes("mnist_hvc_capsule_v1")
+    return quick_jit(lambda arrays, images: rebuild(structure, *arrays)(images))
+
+
+def test_homogeneous_capsules_are_their_authors(real_data, hvc_logits):
     weights, told = golden(real_data, "hvc_capsule")
     model, _ = imported("mnist_hvc_capsule_v1", weights, 1.0)
-    logits = model(first_images(real_data, 200))
+    logits = hvc_logits(take_apart(model)[1:], first_images(real_data, 200))
     np.testing.assert_allclose(logits, told["logits"], atol=1e-5, rtol=1e-5)
 
 
@@ -111,7 +119,7 @@ def test_a_port_of_sabours_network_is_what_its_papers_say(sabours_port, referenc
     model, placed = imported("mnist_capsule_v1", weight_files.read(path), 255 / 256)
     assert placed.has_decoder and placed.names["params/decoder/dense3/bias"].endswith("2/bias:0")
     image = first_images(real_data, 1)
-    capsules = model(image)
+    capsules = quick_jit(model)(image)
 
     at = {name: reference.float64(array) for name, array in arrays.items()}
     x = reference.float64(image) * 255 / 256  # the port divides pixels by 256
@@ -185,12 +193,15 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(change, told):
         place(arrays)
 
 
-def test_absorbing_the_scale_changes_nothing_but_the_scale():
-    structure, params, model_state = take_apart(build("mnist_hvc_capsule_v1"))
+def test_absorbing_the_scale_changes_nothing_but_the_scale(hvc_logits):
+    _, params, model_state = shapes("mnist_hvc_capsule_v1")
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.05 * random.standard_normal(x.shape, np.float32), params)
+    model_state = jax.tree.map(lambda x: 0.5 + random.random(x.shape, np.float32), model_state)
     scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
-    images = jnp.asarray(np.random.default_rng(0).random((3, 28, 28, 1), np.float32))
-    logits = jax.jit(lambda weights, images: rebuild(structure, *weights)(images))
-    before, after = logits((params, model_state), images * 0.5), logits(scaled, images)
+    images = random.random((200, 28, 28, 1), np.float32)
+    before = hvc_logits((params, model_state), images * np.float32(0.5))
+    after = hvc_logits(scaled, images)
     np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="input-divisor is 510"):
         foreign.absorb_scale("mnist_sabour_cnn_v1", params, model_state, 0.5)

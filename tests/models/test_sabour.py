@@ -9,6 +9,7 @@ from mnist_jax.export.onnx import to_bytes
 from mnist_jax.models.layers import plain
 from mnist_jax.models.network import num_parameters, rebuild, scores, take_apart
 from mnist_jax.models.sabour import SabourCapsNet
+from tests.compiling import quick_jit
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_the_primary_factor_changes_the_speed_of_learning_and_not_the_start(mode
     def gradient(network):
         structure, params, model_state = take_apart(network)
 
-        @jax.jit
+        @quick_jit
         def gradient(params, kernel, images):
             def sum_of_capsules(kernel):
                 changed = {**params, "primary_conv": {"kernel": kernel}}

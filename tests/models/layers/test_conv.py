@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 
 from mnist_jax.models.layers import conv
 from mnist_jax.models.layers.conv import choose_plan, convolve
+from tests.compiling import quick_jit
 
 
 def in_float64(x, kernel, grad, stride, padding):
@@ -43,7 +44,7 @@ def check(batch, height, width, channels, features, size, stride, padding):
     x = jnp.asarray(random.standard_normal((batch, height, width, channels)), jnp.float32)
     kernel = jnp.asarray(random.standard_normal((size, size, channels, features)), jnp.float32)
 
-    @jax.jit
+    @quick_jit
     def value_and_gradients(x, kernel):
         def ours(x, kernel):
             return convolve(x, kernel, strides=stride, padding=padding)
@@ -125,9 +126,9 @@ def test_a_plan_covers_the_batch_with_little_padding():
 def test_a_layer_of_nnx_takes_it(options):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 9, 48)), jnp.float32)
     plain = nnx.Conv(48, 48, (3, 3), rngs=nnx.Rngs(0), **options)
-    expected = plain(x)
+    expected = quick_jit(plain)(x)
     plain.conv_general_dilated = conv.conv_general_dilated
-    found = plain(x)
+    found = quick_jit(plain)(x)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -136,9 +137,10 @@ def test_seeds_side_by_side():
     random = np.random.default_rng(0)
     x = jnp.asarray(random.standard_normal((3, 2, 8, 8, 48)), jnp.float32)
     kernels = jnp.asarray(random.standard_normal((3, 3, 3, 48, 48)), jnp.float32)
-    found = jax.vmap(convolve)(x, kernels)
+    found = quick_jit(jax.vmap(convolve))(x, kernels)
+    alone = quick_jit(convolve)
     for seed in range(3):
-        np.testing.assert_allclose(found[seed], convolve(x[seed], kernels[seed]), atol=1e-3)
+        np.testing.assert_allclose(found[seed], alone(x[seed], kernels[seed]), atol=1e-3)
 
 
 def test_under_a_mesh_of_one_device():

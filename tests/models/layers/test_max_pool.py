@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,18 @@ from hypothesis import strategies as st
 from jax import lax
 
 from mnist_jax.models.layers.max_pool import max_pool_2x2
+from tests.compiling import quick_jit
 
 
 def xla_max_pool(x):
     """XLA's own pooling and gradient: select_and_scatter gives all to the first maximum."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@partial(quick_jit, static_argnums=0)
+def both(function, x, weights):
+    """The value, and the gradient of its weighted sum."""
+    return function(x), jax.grad(lambda x: (function(x) * weights).sum())(x)
 
 
 @settings(deadline=None, max_examples=30)
@@ -20,11 +29,8 @@ def test_value_and_gradient_are_xlas_ties_included(seed):
     random = np.random.default_rng(seed)
     x = jnp.array(random.integers(-2, 3, (2, 6, 4, 3)).astype(np.float32))  # few values: many ties
     weights = jnp.array(random.normal(size=(2, 3, 2, 3)).astype(np.float32))
-    gradients = [
-        jax.grad(lambda x, f=f: (f(x) * weights).sum())(x) for f in (max_pool_2x2, xla_max_pool)
-    ]
-    np.testing.assert_array_equal(max_pool_2x2(x), xla_max_pool(x))
-    np.testing.assert_array_equal(*gradients)
+    found, expected = (both(function, x, weights) for function in (max_pool_2x2, xla_max_pool))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_a_tie_pays_the_first_pixel_in_row_major_order():

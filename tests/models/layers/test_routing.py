@@ -7,6 +7,7 @@ import pytest
 
 from mnist_jax.models import capsules as plain
 from mnist_jax.models.layers import routing
+from tests.compiling import quick_jit
 
 
 @pytest.mark.parametrize(("num_iterations", "stop_gradient"), [(1, False), (3, False), (3, True)])
@@ -21,7 +22,7 @@ def test_value_and_gradients_are_those_of_the_plain_routing(num_iterations, stop
     def expected(capsules, weights, biases):
         return plain.dynamic_routing(plain.cast_votes(capsules, weights), biases, **options)[0]
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(quick_jit, static_argnums=0)
     def value_and_gradients(function):
         value, pullback = jax.vjp(function, capsules, weights, biases)
         return value, *pullback(jnp.cos(value))
