@@ -12,6 +12,7 @@ from mnist_jax.errors import UserError
 from mnist_jax.training import losses
 from mnist_jax.training.class_weights import of_classes
 from mnist_jax.training.step import weighted_mean
+from tests.compiling import quick_jit
 
 NAMES = ("cat", "dog", "owl")
 LABELS = np.uint8([0] * 10 + [1] * 3 + [2])
@@ -95,15 +96,18 @@ def test_the_weighted_mean_is_numpys_for_every_loss_and_so_is_its_gradient(crite
     criterion = criterion if callable(criterion) else losses.find(criterion)
     shape = (14, 3, 4) if losses.takes(criterion) == "capsules" else (14, 3)
     outputs = np.random.default_rng(0).normal(size=shape)
-    outputs = jnp.asarray(outputs, jnp.float32)
+    outputs = np.float32(outputs)
     weights = np.float32([0.2, 1.5, 7])
-    expected = np.average(np.float64(criterion(outputs, ON_DEVICE)), weights=weights[LABELS])
-    mean, gradient = jax.value_and_grad(
-        lambda outputs: weighted_mean(criterion(outputs, ON_DEVICE), ON_DEVICE, weights)
+    losses_of = np.float64(quick_jit(criterion)(outputs, ON_DEVICE))
+    expected = np.average(losses_of, weights=weights[LABELS])
+    mean, gradient = quick_jit(
+        jax.value_and_grad(
+            lambda outputs: weighted_mean(criterion(outputs, ON_DEVICE), ON_DEVICE, weights)
+        )
     )(outputs)
     np.testing.assert_allclose(mean, expected, rtol=1e-5)
     # Each example's share of the gradient is its weight's share of the sum.
-    alone = jax.grad(lambda outputs: criterion(outputs, ON_DEVICE).sum())(outputs)
+    alone = quick_jit(jax.grad(lambda outputs: criterion(outputs, ON_DEVICE).sum()))(outputs)
     share = (weights[LABELS] / weights[LABELS].sum()).reshape(-1, *[1] * (len(shape) - 1))
     np.testing.assert_allclose(gradient, alone * share, rtol=1e-4, atol=1e-7)
 

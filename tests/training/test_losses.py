@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,9 +13,11 @@ from mnist_jax.training.losses.capsule_loss_v1 import capsule_loss_v1
 from mnist_jax.training.losses.mse import mse
 from mnist_jax.training.losses.nll import nll
 from mnist_jax.training.reconstruction import reconstruction_loss
+from tests.compiling import quick_jit
 
 LOGITS = arrays(np.float32, (4, 10), elements=st.floats(-30, 30, width=32))
 LABELS = arrays(np.uint8, 4, elements=st.integers(0, 9))
+quick_nll, quick_mse, quick_capsule_loss = map(quick_jit, (nll, mse, capsule_loss_v1))
 
 
 def softmax64(logits):
@@ -28,27 +29,28 @@ def softmax64(logits):
 @given(LOGITS, LABELS)
 def test_nll_is_minus_the_log_of_the_true_class_probability(logits, labels):
     expected = -np.log(softmax64(logits)[np.arange(4), labels])
-    np.testing.assert_allclose(nll(jnp.array(logits), jnp.array(labels)), expected, 1e-5, 1e-5)
+    np.testing.assert_allclose(quick_nll(logits, labels), expected, 1e-5, 1e-5)
 
 
 @settings(deadline=None)
 @given(LOGITS, LABELS)
 def test_mse_is_the_squared_distance_from_the_one_hot_truth(logits, labels):
     expected = ((softmax64(logits) - np.eye(10)[labels]) ** 2).sum(axis=1)
-    np.testing.assert_allclose(mse(jnp.array(logits), jnp.array(labels)), expected, 1e-5, 1e-6)
+    np.testing.assert_allclose(quick_mse(logits, labels), expected, 1e-5, 1e-6)
 
 
 def test_values_worked_out_by_hand():
-    logits, labels = jnp.zeros((1, 4)), jnp.array([2])
-    assert float(nll(logits, labels)[0]) == pytest.approx(np.log(4))
-    assert float(mse(logits, labels)[0]) == pytest.approx(0.75**2 + 3 * 0.25**2)
+    logits, labels = np.zeros((1, 4), np.float32), np.array([2])
+    assert float(quick_nll(logits, labels)[0]) == pytest.approx(np.log(4))
+    assert float(quick_mse(logits, labels)[0]) == pytest.approx(0.75**2 + 3 * 0.25**2)
 
 
 @pytest.mark.parametrize("name", ["nll", "mse"])
 def test_gradients_are_finite_where_the_answer_is_certain_and_wrong(name):
-    logits = jnp.array([[1e4, -1e4, 0.0]])
-    gradient = jax.grad(lambda x: losses.find(name)(x, jnp.array([1])).sum())(logits)
-    assert jnp.isfinite(gradient).all()
+    logits, labels = np.float32([[1e4, -1e4, 0.0]]), np.array([1])
+    loss = losses.find(name)
+    gradient = quick_jit(jax.grad(lambda x, labels: loss(x, labels).sum()))(logits, labels)
+    assert np.isfinite(gradient).all()
 
 
 def test_every_id_that_the_config_knows_is_there():
@@ -83,26 +85,27 @@ def test_the_capsule_loss_is_the_margin_loss_of_the_paper(capsules, labels):
             length = np.linalg.norm(capsule)
             loss += max(0, 0.9 - length) ** 2 if k == label else 0.5 * max(0, length - 0.1) ** 2
         expected.append(loss)
-    np.testing.assert_allclose(
-        capsule_loss_v1(jnp.array(capsules), jnp.array(labels)), expected, atol=1e-5
-    )
+    np.testing.assert_allclose(quick_capsule_loss(capsules, labels), expected, atol=1e-5)
 
 
 def test_a_capsule_loss_worked_out_by_hand():
-    capsules = jnp.array([[[0.4, 0.0], [0.0, 0.6], [0.05, 0.0]]])
-    loss = capsule_loss_v1(capsules, jnp.array([0]))
+    capsules = np.float32([[[0.4, 0.0], [0.0, 0.6], [0.05, 0.0]]])
+    loss = quick_capsule_loss(capsules, np.array([0]))
     assert float(loss[0]) == pytest.approx(0.5**2 + 0.5 * 0.5**2)  # squares, and none for 0.05
 
 
 def test_the_capsule_loss_has_a_finite_gradient_at_the_zero_vector():
-    gradient = jax.grad(lambda c: capsule_loss_v1(c, jnp.array([1])).sum())(jnp.zeros((1, 10, 16)))
-    assert jnp.isfinite(gradient).all()
+    capsules, labels = np.zeros((1, 10, 16), np.float32), np.array([1])
+    gradient_of = quick_jit(jax.grad(lambda c, labels: capsule_loss_v1(c, labels).sum()))
+    gradient = gradient_of(capsules, labels)
+    assert np.isfinite(gradient).all()
     assert losses.find("capsule_loss_v1") is capsule_loss_v1
 
 
 def test_the_reconstruction_loss_is_a_sum_over_pixels_and_not_a_mean():
-    images = jnp.zeros((2, 28, 28, 1))
-    errors = reconstruction_loss(images + jnp.array([0.5, 1.0]).reshape(2, 1, 1, 1), images)
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    drawn = images + np.float32([0.5, 1.0]).reshape(2, 1, 1, 1)
+    errors = quick_jit(reconstruction_loss)(drawn, images)
     np.testing.assert_allclose(errors, [196.0, 784.0])
     # The 0.392 of the reimplementations is on the mean over the 784 pixels.
     assert pytest.approx(0.392) == 784 * config.default()["reconstruction_weight"]
@@ -118,7 +121,6 @@ def test_the_weight_of_the_code_is_that_of_its_loss():
     negative_cost = (1 - is_label) * (logits > -0.4) * (logits + 0.4) ** 2
     of_code = (0.5 * positive_cost + 0.5 * 0.5 * negative_cost).mean()
     of_code += 0.0005 * ((drawn - images) ** 2).sum(axis=(1, 2, 3)).mean()
-    ours = capsule_loss_v1(jnp.array(capsules, jnp.float32), jnp.array(labels))
-    errors = reconstruction_loss(jnp.array(drawn, jnp.float32), jnp.array(images, jnp.float32))
-    ours += 0.01 * errors
+    errors = quick_jit(reconstruction_loss)(np.float32(drawn), np.float32(images))
+    ours = np.asarray(quick_capsule_loss(np.float32(capsules), labels)) + 0.01 * np.asarray(errors)
     assert float(ours.mean()) / 20 == pytest.approx(of_code, rel=1e-5)

@@ -7,12 +7,18 @@ from PIL import Image, ImageEnhance
 from mnist_jax.errors import UserError
 from mnist_jax.training import photos
 from mnist_jax.training.augment import Amounts, make_augment, shift_and_rotate
+from tests.compiling import quick_jit
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (17, 17, 3)]
 
 
 def pictures(shape, count=6):
-    return jnp.asarray(np.random.default_rng(0).random((count, *shape)), jnp.float32)
+    return np.random.default_rng(0).random((count, *shape)).astype(np.float32)
+
+
+def compiled(name):
+    """A change as a function of key, images and a fixed amount."""
+    return quick_jit(getattr(photos, name), static_argnums=2)
 
 
 CHANGES = {
@@ -27,25 +33,25 @@ CHANGES = {
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_image_is_changed_by_its_own_draw_alone_and_the_key_decides(name, shape):
-    change, images = jax.jit(CHANGES[name]), pictures(shape)
+    change, images = quick_jit(CHANGES[name]), pictures(shape, 40)
     first, again, other = (np.asarray(change(jax.random.key(s), images)) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
     # Other company, the same change.
-    company = jnp.concatenate([images[:3], jnp.zeros_like(images[3:])])
+    company = np.concatenate([images[:3], np.zeros_like(images[3:])])
     np.testing.assert_array_equal(change(jax.random.key(0), company)[:3], first[:3])
     if name != "saturation" or shape[2] == 3:
         assert not np.array_equal(first, other)
-        alike = jnp.tile(images[:1], (40, 1, 1, 1))
+        alike = np.tile(images[:1], (40, 1, 1, 1))
         assert len(np.unique(np.asarray(change(jax.random.key(0), alike)), axis=0)) > 1
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_mirroring_twice_is_mirroring_never_and_half_are_mirrored(shape):
-    key, images = jax.random.key(0), pictures(shape, 400)
-    once = photos.flip(key, images)
-    np.testing.assert_array_equal(photos.flip(key, once), images)
-    once, images = np.asarray(once), np.asarray(images)
+    key, images, flip = jax.random.key(0), pictures(shape, 400), quick_jit(photos.flip)
+    once = flip(key, images)
+    np.testing.assert_array_equal(flip(key, once), images)
+    once = np.asarray(once)
     is_mirrored = (once == images[:, :, ::-1]).all(axis=(1, 2, 3))
     is_same = (once == images).all(axis=(1, 2, 3))
     assert (is_mirrored ^ is_same).all() and 160 < is_mirrored.sum() < 240
@@ -55,7 +61,7 @@ def test_mirroring_twice_is_mirroring_never_and_half_are_mirrored(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_an_amount_of_0_is_the_identity(name, shape):
     images = pictures(shape)
-    same = getattr(photos, name)(jax.random.key(0), images, 0.0)
+    same = compiled(name)(jax.random.key(0), images, 0.0)
     np.testing.assert_array_equal(same, images)
 
 
@@ -69,10 +75,10 @@ def test_an_amount_of_0_is_the_identity(name, shape):
 )
 def test_changes_of_colour_are_pillows(name, enhancer):
     images, key = pictures((32, 32, 3), 8), jax.random.key(3)
-    levels = np.asarray(images * 255).round().astype(np.uint8)
-    factors = np.asarray(photos._factors(key, images, 0.6)).ravel()
+    levels = (images * 255).round().astype(np.uint8)
+    factors = np.asarray(photos._factors(key, jnp.asarray(images), 0.6)).ravel()
     assert factors.min() < 0.9 and factors.max() > 1.1
-    changed = getattr(photos, name)(key, jnp.asarray(levels, jnp.float32) / 255, 0.6)
+    changed = compiled(name)(key, np.float32(levels) / 255, 0.6)
     for image, factor, found in zip(levels, factors, np.asarray(changed), strict=True):
         expected = enhancer(Image.fromarray(image)).enhance(float(factor))
         # Pillow rounds the grey, its mean and the result to whole levels.
@@ -80,18 +86,18 @@ def test_changes_of_colour_are_pillows(name, enhancer):
 
 
 def test_saturation_leaves_grey_pixels_and_brightness_the_ratios():
-    grey = jnp.tile(pictures((16, 16, 1)), (1, 1, 1, 3))
-    np.testing.assert_allclose(photos.saturation(jax.random.key(0), grey, 0.9), grey, atol=1e-6)
+    grey, key = np.tile(pictures((16, 16, 1)), (1, 1, 1, 3)), jax.random.key(0)
+    np.testing.assert_allclose(compiled("saturation")(key, grey, 0.9), grey, atol=1e-6)
     dark = pictures((16, 16, 3)) / 4
-    ratio = photos.brightness(jax.random.key(0), dark, 0.5) / dark
-    np.testing.assert_allclose(ratio, ratio[:, :1, :1, :1] * jnp.ones_like(ratio), rtol=1e-5)
+    ratio = np.asarray(compiled("brightness")(key, dark, 0.5)) / dark
+    np.testing.assert_allclose(ratio, ratio[:, :1, :1, :1] * np.ones_like(ratio), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "size"), [(28, 1), (28, 5), (17, 17), (32, 9)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_cutout_blackens_a_whole_square_and_reaches_every_place(side, size, channels):
-    images = jnp.ones((1500, side, side, channels))
-    cut = np.asarray(photos.cutout(jax.random.key(0), images, size)) == 0
+    images = np.ones((1500, side, side, channels), np.float32)
+    cut = np.asarray(compiled("cutout")(jax.random.key(0), images, size)) == 0
     assert (cut == cut[..., :1]).all()
     assert (cut[..., 0].sum(axis=(1, 2)) == size**2).all()
     rows, columns = cut[..., 0].any(axis=2), cut[..., 0].any(axis=1)
@@ -105,7 +111,8 @@ def test_nothing_is_done_unless_asked_for_and_shifts_alone_are_as_they_were():
     images, key = pictures((28, 28, 1)), jax.random.key(7)
     augment = make_augment("shift_and_rotate", (28, 28, 1), Amounts(shift_px=2))
     assert augment is not None
-    np.testing.assert_array_equal(augment(key, images), shift_and_rotate(key, images, 2, 0.0))
+    expected = quick_jit(lambda key, images: shift_and_rotate(key, images, 2, 0.0))
+    np.testing.assert_array_equal(quick_jit(augment)(key, images), expected(key, images))
 
 
 def test_all_of_it_together_is_jittable_for_any_shape_and_draws_of_each_are_independent():
@@ -113,7 +120,7 @@ def test_all_of_it_together_is_jittable_for_any_shape_and_draws_of_each_are_inde
     augment = make_augment("shift_and_rotate", (17, 17, 3), amounts)
     assert augment is not None
     images = pictures((17, 17, 3))
-    changed = np.asarray(jax.jit(augment)(jax.random.key(0), images))
+    changed = np.asarray(quick_jit(augment)(jax.random.key(0), images))
     assert changed.shape == images.shape and np.isfinite(changed).all()
     assert ((changed == 0).all(axis=-1).sum(axis=(1, 2)) >= 36).all()
     # The factor of brightness says nothing of that of contrast.

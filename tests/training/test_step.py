@@ -41,9 +41,16 @@ def build(network=Linear, batch_size=8, **changes):
     return steps, first_state(params, model_state, optimizer, keeps_average=keeps_average)
 
 
-@pytest.fixture
-def parts():
+@pytest.fixture(scope="module")
+def built():
     return build()
+
+
+@pytest.fixture
+def parts(built):
+    """The steps, compiled once, and a first state for them to consume."""
+    steps, state = built
+    return steps, jax.tree.map(jnp.copy, state)
 
 
 @pytest.fixture
