@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,13 @@ from mnist_jax.training.losses.nll import nll
 CLASS_NAMES = tuple("abcdefghij")
 
 
+DROPPING = f"{Path(__file__).parent / 'tiny.py'}:Dropping"
+
+
 @pytest.fixture(scope="module")
 def network():
     model = models.build(
-        "mnist_cnn_v1", num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
+        DROPPING, num_classes=10, image_mean=0.13, image_std=0.31, rngs=nnx.Rngs(0)
     )
     return take_apart(model)
 

@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).parent / "tiny_run.py"
 TINY = Path(__file__).parent / "tiny.py"
 FLAGS = (
     f"--model-id={TINY}:Tiny",
-    *("-q", "--dataset-id=digits_v1", "--batch-size=32", "--epochs=4"),
+    *("-q", "--dataset-id=digits_v1", "--batch-size=64", "--epochs=2"),
     *("--skip-export", "--skip-visualizations"),  # never a release: status 1
 )
 
@@ -67,18 +67,18 @@ def test_two_processes_reach_what_one_does_although_one_was_lost_on_the_way(tmp_
     assert train.main([*FLAGS, *places]) == 1
     assert capfd.readouterr() == ("", "")
 
-    statuses, said, _ = run_two(tmp_path, "two", stop_second_after="epoch 3/4")
+    statuses, said, _ = run_two(tmp_path, "two", stop_second_after="epoch 1/2")
     assert statuses == (distributed.STATUS_LOST, -signal.SIGKILL)
     assert said[0] == [distributed.LOST]
-    assert (tmp_path / "two" / "models" / "training" / "117").is_dir()  # 39 steps an epoch
+    assert (tmp_path / "two" / "models" / "training" / "19").is_dir()  # the steps of an epoch
 
     statuses, said, (of_first, of_second) = run_two(tmp_path, "two")
     assert (statuses, said) == ((1, 1), [[], []])
-    assert "epoch 4/4" in of_first
+    assert "epoch 2/2" in of_first
     # As docs/scale.md has it: nothing but errors, and a line of a library's.
     assert [line for line in of_second.splitlines() if not line.startswith("[Gloo]")] == []
     log = (tmp_path / "two" / "pipeline.log").read_text()
-    assert "resuming after epoch 3" in log
+    assert "resuming after epoch 1" in log
     assert "on 2 x cpu" in log
     assert not (tmp_path / "none").exists()  # the second process writes nothing
     for one, two in zip(history(tmp_path, "alone"), history(tmp_path, "two"), strict=True):
