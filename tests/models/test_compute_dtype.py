@@ -14,6 +14,7 @@ from mnist_jax.models.network import call_in_training, take_apart
 from mnist_jax.training import losses
 from mnist_jax.training.state import first_state
 from mnist_jax.training.step import StepSettings, make_streams, make_train_steps, no_progress
+from tests.compiling import quick_jit
 
 BATCH_SIZE = 4
 
@@ -34,20 +35,21 @@ NETWORKS = [
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def trained(request):
+def trained(request, drawn):
     """The states and losses of a few steps on one batch."""
-    structure, params, model_state = take_apart(build(request.param, "bfloat16"))
+    structure, params, model_state = take_apart(drawn(lambda: build(request.param, "bfloat16")))
     optimizer = optax.adam(1e-3)
     criterion = losses.find("nll" if structure.outputs == "logits" else "capsule_loss_v1")
     settings = StepSettings(batch_size=BATCH_SIZE, reconstruction_weight=0.0005)
     steps = make_train_steps(structure, optimizer, criterion, settings)
+    step = quick_jit(lambda *given: steps(*given, 0, 1))
     random = np.random.default_rng(0)
     images = jnp.array(random.integers(0, 256, (BATCH_SIZE, 28, 28), dtype=np.uint8))
     labels = jnp.array(np.arange(BATCH_SIZE, dtype=np.uint8))
     split, order, streams = Split(images, labels), jnp.arange(BATCH_SIZE), make_streams(0)
     state, seen = first_state(params, model_state, optimizer), []
     for _ in range(6):
-        state, progress = steps(streams, state, no_progress(), split, order, 0, 1)
+        state, progress = step(streams, state, no_progress(), split, order)
         seen.append(progress.loss_sum)
     return state, seen
 

@@ -58,9 +58,7 @@ def made(learning_rate, ema_decay):
     optimizer = make_optimizer("adam", schedule, weight_decay=0.0, momentum=0.0)
     settings = StepSettings(
         batch_size=16,
-        augment=make_augment(
-            "shift_and_rotate", (28, 28, 1), Amounts(shift_px=1, rotation_degrees=3.0)
-        ),
+        augment=make_augment("shift_and_rotate", (28, 28, 1), Amounts(flip=True)),
         ema_decay=ema_decay,
     )
     steps = make_train_steps(structure, optimizer, nll, settings)
