@@ -19,6 +19,7 @@ from mnist_jax.models.network import (
     call_in_training,
     num_exported_parameters,
     output_kind,
+    rebuild,
     scores,
     scores_of,
     take_apart,
@@ -97,6 +98,22 @@ def test_scores_are_between_zero_and_one_and_far_from_saturation(scores_of_model
 def test_an_image_gets_the_same_scores_in_whatever_batch(scores_of_model, images):
     alike, expected = jnp.stack([images[1]] * 3), scores_of_model(images)[jnp.array([1, 1, 1])]
     np.testing.assert_allclose(scores_of_model(alike), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(SabourCapsNet, marks=pytest.mark.slow),
+        EfficientCapsNet,
+        pytest.param(HVCCapsNet, marks=pytest.mark.slow),
+    ],
+    ids=lambda network: network.__name__,
+    indirect=True,
+)
+def test_compiled_as_in_use_it_gives_the_same_scores(model, images, scores_of_model):
+    structure, *arrays = take_apart(model)
+    as_in_use = jax.jit(lambda arrays, images: scores(rebuild(structure, *arrays), images))
+    np.testing.assert_allclose(as_in_use(arrays, images), scores_of_model(images), atol=1e-5)
 
 
 def test_half_precision_convolutions_change_little(

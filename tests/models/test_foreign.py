@@ -197,11 +197,14 @@ def test_absorbing_the_scale_changes_nothing_but_the_scale(hvc_logits):
     _, params, model_state = shapes("mnist_hvc_capsule_v1")
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.05 * random.standard_normal(x.shape, np.float32), params)
-    model_state = jax.tree.map(lambda x: 0.5 + random.random(x.shape, np.float32), model_state)
+    model_state = jax.tree.map_with_path(  # means of 0, variances of 1, as at the start
+        lambda path, x: np.full(x.shape, path[-1].key == "var", np.float32), model_state
+    )
     scaled = foreign.absorb_scale("mnist_hvc_capsule_v1", params, model_state, 0.5)
     images = random.random((200, 28, 28, 1), np.float32)
     before = hvc_logits((params, model_state), images * np.float32(0.5))
     after = hvc_logits(scaled, images)
+    assert np.std(before, axis=0).min() > 0.01  # capsules are alive
     np.testing.assert_allclose(after, before, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="input-divisor is 510"):
         foreign.absorb_scale("mnist_sabour_cnn_v1", params, model_state, 0.5)
