@@ -191,7 +191,7 @@ def shake() -> Callable[[Any], Any]:
             lambda leaf: leaf + 0.05 * random.standard_normal(leaf.shape, np.float32), params
         )
         model_state = jax.tree.map(
-            lambda leaf: leaf + random.random(leaf.shape, np.float32), model_state
+            lambda leaf: leaf + 0.1 * random.random(leaf.shape, np.float32), model_state
         )
         return rebuild(structure, params, model_state)
 
