@@ -6,18 +6,16 @@ from flax import nnx
 from mnist_jax import models
 from mnist_jax.card import capsule_pictures, capsule_plots
 from mnist_jax.run import paths
+from tests.compiling import quick_build
 
 NAMES = [str(digit) for digit in range(10)]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return models.build(
-        "mnist_efficient_capsule_v1",
-        num_classes=10,
-        image_mean=0.0,
-        image_std=1.0,
-        rngs=nnx.Rngs(0),
+    facts = models.Facts(num_classes=10, image_mean=0.0, image_std=1.0)
+    return quick_build(
+        lambda: models.build("mnist_efficient_capsule_v1", rngs=nnx.Rngs(0), **facts)
     )
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from mnist_jax.models import layers
 from mnist_jax.models.network import rebuild, take_apart
-from tests.compiling import quick_jit
+from tests.compiling import quick_build, quick_jit
 
 
 def float64(tree):
@@ -122,23 +122,12 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def drawn() -> Callable[[Callable[[], Any]], Any]:
-    """Builds the network that a function makes, its first weights drawn by one program."""
-
-    def drawn(make):
-        structure, _, _ = take_apart(nnx.eval_shape(make))
-        return rebuild(structure, *quick_jit(lambda: take_apart(make())[1:])())
-
-    return drawn
-
-
-@pytest.fixture(scope="session")
-def build(drawn) -> Callable[[type], Any]:
+def build() -> Callable[[type], Any]:
     """Builds a network of ten classes as it is trained; each kind once, which takes seconds."""
 
     @cache
     def build_once(network):
-        model = drawn(lambda: network(num_classes=10, rngs=nnx.Rngs(0)))
+        model = quick_build(lambda: network(num_classes=10, rngs=nnx.Rngs(0)))
         layers.quicken(model)
         return model
 

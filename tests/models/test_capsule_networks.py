@@ -28,7 +28,7 @@ from mnist_jax.models.sabour import SabourCapsNet, SabourCNN
 from mnist_jax.release.structure import ALLOWED_OPERATORS
 from mnist_jax.training import losses
 from mnist_jax.training.reconstruction import reconstruction_loss
-from tests.compiling import quick_jit
+from tests.compiling import quick_build, quick_jit
 
 NETWORKS = [SabourCapsNet, EfficientCapsNet, HVCCapsNet]
 
@@ -234,10 +234,10 @@ SLOW_TO_COMPILE = ("mnist_capsule_v1", "mnist_hvc_capsule_v1", "mnist_sabour_cnn
         for model_id in MODELS
     ],
 )
-def test_every_network_takes_larger_images_in_colour(model_id, compiled, drawn):
+def test_every_network_takes_larger_images_in_colour(model_id, compiled):
     shape = (36, 36, 3)
     facts = models.Facts(num_classes=10, image_side=36, num_channels=3)
-    model = drawn(lambda: models.build(model_id, rngs=nnx.Rngs(0), **facts))
+    model = quick_build(lambda: models.build(model_id, rngs=nnx.Rngs(0), **facts))
     images = jax.random.uniform(jax.random.key(0), (2, *shape))
 
     def everything(network, images):

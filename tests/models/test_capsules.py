@@ -18,7 +18,7 @@ from mnist_jax.models.capsules import (
     squash,
     squash_exponential,
 )
-from tests.compiling import quick_jit
+from tests.compiling import quick_build, quick_jit
 
 VECTORS = arrays(np.float32, (3, 5, 8), elements=st.floats(-30, 30, width=32))
 BATCH, INPUTS, CLASSES, DIMS = 3, 12, 4, 5
@@ -191,8 +191,8 @@ def test_self_attention_is_the_papers(reference):
 
 
 @pytest.fixture(scope="module")
-def decoder(drawn):
-    return drawn(lambda: Decoder(image_side=28, num_classes=10, dims=16, rngs=nnx.Rngs(0)))
+def decoder():
+    return quick_build(lambda: Decoder(image_side=28, num_classes=10, dims=16, rngs=nnx.Rngs(0)))
 
 
 def test_the_decoder_reads_the_labels_capsule_and_no_other(decoder, reference):

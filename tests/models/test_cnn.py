@@ -8,13 +8,13 @@ from scipy.signal import correlate
 from mnist_jax import models
 from mnist_jax.models.network import call_in_training, num_parameters, rebuild, scores, take_apart
 from mnist_jax.training.losses.nll import nll
-from tests.compiling import quick_jit
+from tests.compiling import quick_build, quick_jit
 
 
 @pytest.fixture(scope="module")
-def model(drawn):
+def model():
     facts = models.Facts(num_classes=10, image_mean=0.13, image_std=0.31)
-    return drawn(lambda: models.build("mnist_cnn_v1", rngs=nnx.Rngs(0), **facts))
+    return quick_build(lambda: models.build("mnist_cnn_v1", rngs=nnx.Rngs(0), **facts))
 
 
 @pytest.fixture(scope="module")

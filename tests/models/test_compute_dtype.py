@@ -14,7 +14,7 @@ from mnist_jax.models.network import call_in_training, take_apart
 from mnist_jax.training import losses
 from mnist_jax.training.state import first_state
 from mnist_jax.training.step import StepSettings, make_streams, make_train_steps, no_progress
-from tests.compiling import quick_jit
+from tests.compiling import quick_build, quick_jit
 
 BATCH_SIZE = 4
 
@@ -35,9 +35,11 @@ NETWORKS = [
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def trained(request, drawn):
+def trained(request):
     """The states and losses of a few steps on one batch."""
-    structure, params, model_state = take_apart(drawn(lambda: build(request.param, "bfloat16")))
+    structure, params, model_state = take_apart(
+        quick_build(lambda: build(request.param, "bfloat16"))
+    )
     optimizer = optax.adam(1e-3)
     criterion = losses.find("nll" if structure.outputs == "logits" else "capsule_loss_v1")
     settings = StepSettings(batch_size=BATCH_SIZE, reconstruction_weight=0.0005)
