@@ -22,7 +22,6 @@ from mnist_jax.models.layers.lanes import num_lanes
 # each with a gradient of that size, lose to one lane whose products XLA itself spreads over cores.
 GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
 MIN_CHANNELS = 48  # of Winograd's products, in and out; below, lax is as fast
-MIN_DIRECT_CHANNELS = 64  # of tiles of two outputs, which save half as much
 MAX_KERNEL = 5  # above it a tile has too few outputs
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _IS_DIRECT = ContextVar("is_direct", default=False)
@@ -30,11 +29,10 @@ _IS_DIRECT = ContextVar("is_direct", default=False)
 
 @contextmanager
 def direct_forms() -> Iterator[None]:
-    """Keeps convolutions traced within to forms that lose no digit beside a sum of products.
+    """Keeps convolutions traced within to sums of products, for comparisons to 1e-5 of the largest.
 
-    They are for comparisons to 1e-5 of the largest: `lax`, and Winograd's F(2x2, 3x3), whose points
-    are 0, 1 and -1. With larger tiles each layer loses one or two digits more. What is compiled
-    stays as it was traced, so trace a function of its own within.
+    Winograd's forms lose one or two digits a layer more. What is compiled stays as it was traced,
+    so trace a function of its own within.
     """
     token = _IS_DIRECT.set(True)
     try:
@@ -49,8 +47,6 @@ def choose_plan(
     kernel_shape: tuple[int, ...],
     stride: int,
     lanes: int,
-    *,
-    is_direct: bool = False,
 ) -> winograd.Plan | None:
     """Returns how to compute a float32 convolution without padding; measurements: docs/log.md.
 
@@ -60,7 +56,6 @@ def choose_plan(
         kernel_shape: `[size, size, channels, features]`.
         stride: of both axes.
         lanes: that may run side by side.
-        is_direct: whether no digit may be lost; see `direct_forms`.
 
     Returns:
         None where `lax` is as fast.
@@ -70,9 +65,7 @@ def choose_plan(
     is_covered = size == width_of_kernel and 3 <= r <= MAX_KERNEL and stride in (1, 2)
     if backend != "cpu" or not is_covered or min(x_shape) == 0:
         return None
-    if min(channels, features) < (MIN_DIRECT_CHANNELS if is_direct else MIN_CHANNELS):
-        return None
-    if is_direct and (r != 3 or stride != 1):
+    if min(channels, features) < MIN_CHANNELS:
         return None
     height, width = ((n - size) // stride + 1 for n in x_shape[1:3])
     channels *= stride * stride
@@ -86,8 +79,7 @@ def choose_plan(
         products = 3 * n**2 * channels * features
         return tiles * (products + 2 * n**4 * channels + 2 * n**2 * m**2 * features)
 
-    most_outputs = 2 if is_direct else winograd.MAX_TILE - r + 1
-    outputs = min(range(2, most_outputs + 1), key=multiplications)
+    outputs = min(range(2, winograd.MAX_TILE - r + 2), key=multiplications)
     tiles, n = tiles_and_side(outputs)
     image_bytes = 4 * tiles * n**2 * (channels + features)
     group_bytes = GROUP_BYTES
@@ -176,10 +168,8 @@ def conv_general_dilated(
 
 
 def _in_its_form(x: Array, kernel: Array, stride: int, lanes: int) -> Array:
-    plan = choose_plan(
-        jax.default_backend(), x.shape, kernel.shape, stride, lanes, is_direct=_IS_DIRECT.get()
-    )
-    if plan is None:
+    plan = choose_plan(jax.default_backend(), x.shape, kernel.shape, stride, lanes)
+    if plan is None or _IS_DIRECT.get():
         return _by_lax(x, kernel, stride, "VALID")
     if stride > 1:
         x, kernel = _space_to_depth(x, kernel, stride)

@@ -171,26 +171,3 @@ def test_direct_forms_keep_the_digits_that_winograd_loses():
         assert (
             np.abs(direct - exact).max() < np.abs(fast - exact).max() < 1e-4 * np.abs(exact).max()
         )
-
-
-def test_the_direct_form_of_small_tiles_is_as_exact_as_lax():
-    random = np.random.default_rng(0)
-    x = jnp.asarray(np.maximum(random.standard_normal((4, 11, 10, 96)), 0), jnp.float32)
-    kernel = jnp.asarray(random.standard_normal((3, 3, 96, 64)), jnp.float32)
-    plan = choose_plan("cpu", x.shape, kernel.shape, 1, 2, is_direct=True)
-    assert plan is not None and plan.outputs == 2
-    with conv.direct_forms():
-        found = convolve(x, kernel)
-    exact, _, _ = in_float64(x, kernel, found, 1, "VALID")
-    assert np.abs(found - exact).max() < 5e-7 * np.abs(exact).max()
-    by_lax = conv._by_lax(x, kernel, 1, "VALID")
-    assert np.abs(found - exact).max() < 2 * np.abs(by_lax - exact).max()
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "channels"), [(5, 1, 64), (6, 2, 64), (9, 2, 64), (3, 1, 48)]
-)
-def test_what_has_no_direct_form_is_left_to_lax(size, stride, channels):
-    shapes = (50, 20, 20, channels), (size, size, channels, 64)
-    assert choose_plan("cpu", *shapes, stride, 2) is not None
-    assert choose_plan("cpu", *shapes, stride, 2, is_direct=True) is None
