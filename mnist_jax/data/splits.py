@@ -19,11 +19,13 @@ def assign(listing: Listing, validation_share: float, test_share: float) -> Dest
     at first, by class with the stable slice, or whole groups where the source has groups.
 
     Raises:
-        UserError: the shares are not shares, a group is in two splits, or nothing is left.
+        UserError: the shares are not shares, a group is in two splits, or train has no picture.
     """
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
         if not 0 < share < 1:
             raise UserError(f"{name} is {share}; it must lie between 0 and 1, like 0.1")
+    if "train" not in listing.parts:
+        raise UserError(f"no picture is in train, but in {', '.join(listing.parts)}; add some")
     _check_groups(listing)
     destinations = {
         split: np.full(len(part.labels), SPLITS.index(split))

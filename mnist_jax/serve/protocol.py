@@ -297,4 +297,4 @@ def _bad(found: str, expected: str) -> RefusedError:
 
 def _show(value: Any) -> str:
     """Returns a client's value, short enough for one line."""
-    return reprlib.repr(value)
+    return reprlib.repr(value)[:160]

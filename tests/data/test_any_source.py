@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -58,6 +58,7 @@ def write(place, tree, count=0):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=TREES)
+@example(tree={"train": {}, "val": {"0": {"0": "picture"}, "00": {"0": "picture"}}})
 def test_a_folder_becomes_arrays_of_all_its_pictures_or_one_line(tree):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
