@@ -2,9 +2,9 @@
 
 Command:  scripts/train --config=configs/sign_language_digits.py --data PATH
           PATH has a folder for each digit: 2,062 JPEG files in all, without splits
-Cost:     about 115 s on two CPU cores
-Result:   test accuracy 1.000 ± 0.000 over 3 seeds (206 images); flattered, since each person has
-          ten pictures and is in more than one split
+Cost:     about 95 s on two CPU cores
+Result:   test accuracy 0.997 ± 0.003 over 3 seeds (206 images), 1.000 at the last epoch; flattered,
+          since each person has ten pictures and is in more than one split
 """
 
 from ml_collections import ConfigDict
