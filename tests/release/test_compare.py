@@ -101,6 +101,11 @@ def comparison(low, ratio):
         (0.01, 1.25, False, "it takes 1.25 times as long"),
         (0.01, 1.3, False, "it takes 1.30 times as long"),
         (
+            *(-0.01, 2.0, False),
+            "10,000 test images do not exclude that it is less accurate by more than 0.005 and it "
+            "takes 2.00 times as long",
+        ),
+        (
             *(-0.02, 2.0, False),
             "it is less accurate by more than 0.005 and it takes 2.00 times as long",
         ),

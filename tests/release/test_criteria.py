@@ -419,7 +419,7 @@ def test_metrics_that_cannot_be_true_are_refused(key, value, reason):
     assert any(line.startswith(f"metrics_consistent: {reason}") for line in verdict["reasons"])
 
 
-def test_a_loss_of_zero_is_none_too_good():
+def test_a_loss_of_zero_is_possible():
     assert judge(make_metrics() | {"loss": 0.0})["verdict"] == "released"
 
 
