@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,10 +36,11 @@ finally:
 Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
 Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 LOGGER = logging.getLogger("mnist_jax")
+SECONDS_BETWEEN_LINES = 60.0  # in the log, where no progress bar is drawn
 
 
 class Reporter:
-    """A context manager; draws nothing where there is no terminal."""
+    """A context manager; where there is no terminal, it logs a line a minute in place of a bar."""
 
     def __init__(
         self, console: Console, phases: Phases, *, label: str = "", tensorboard: Path | None = None
@@ -54,6 +56,7 @@ class Reporter:
         self._label, self._phases = label, phases
         self._pictures: Callable[[], dict[str, bytes]] = dict
         self._epochs = self._num_batches = 0
+        self._last_line = time.monotonic()
         self._writer = None if tensorboard is None else _open_events(tensorboard)
         self._bar = ProgressBar(
             TextColumn(label + "epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -92,17 +95,28 @@ class Reporter:
             LOGGER.info("%sresuming after %s", self._label, self._place(num_steps))
 
     def steps(self, epoch: int, num_done: int, seen: Progress, seconds: float) -> None:
-        """Draws where the run is: `num_done` batches, `seen` and `seconds` are of this epoch."""
+        """Shows where the run is: `num_done` batches, `seen` and `seconds` are of this epoch."""
         if FIRST_STEP not in self._phases.seconds:
             self._phases.end(FIRST_STEP)
-        self._bar.update(
-            self._task,
-            completed=(epoch - 1) * self._num_batches + num_done,
-            epoch=epoch,
-            figures=f"loss {seen.loss_sum / seen.num_seen:.3f}"
-            f" accuracy {seen.num_correct / seen.num_seen:.3f}"
-            f" {seen.num_seen / seconds:,.0f}/s",
-        )
+        completed = (epoch - 1) * self._num_batches + num_done
+        loss, accuracy = seen.loss_sum / seen.num_seen, seen.num_correct / seen.num_seen
+        images_per_s = f"{seen.num_seen / seconds:,.0f}"
+        figures = f"loss {loss:.3f} accuracy {accuracy:.3f} {images_per_s}/s"
+        self._bar.update(self._task, completed=completed, epoch=epoch, figures=figures)
+        if self._bar.disable and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            num_left = self._epochs * self._num_batches - completed
+            LOGGER.info(
+                "%sepoch %d/%d, %.0f %% of it: loss %.3f, accuracy %.3f; %s images/s, %s left",
+                self._label,
+                epoch,
+                self._epochs,
+                100 * num_done / self._num_batches,
+                loss,
+                accuracy,
+                images_per_s,
+                timedelta(seconds=round(num_left * seconds / num_done)),
+            )
 
     def stopping(self, num_steps: int) -> None:
         """Says that a signal ends the training after `num_steps`."""
@@ -133,6 +147,7 @@ class Reporter:
             event = Event(wall_time=time.time(), step=row["epoch"], summary=summary)
             self._writer.write_event(event)
             self._writer.flush()
+        self._last_line = time.monotonic()
         LOGGER.info(
             "%sepoch %d/%d: loss %.4f, accuracy %.4f; validation %.4f; %.0f s, %s images/s",
             self._label,

@@ -1,7 +1,9 @@
-"""The progress bar: on terminals of two widths, and none where there is no terminal."""
+"""The progress bar: on terminals of two widths, and lines where there is no terminal."""
 
 import io
+import logging
 import re
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,12 +47,23 @@ def test_the_bar_fits_and_says_how_long_it_will_take(width):
         assert shown in last
 
 
-def test_there_is_no_bar_without_a_terminal():
-    pipe = console(80, is_terminal=False)
-    with Reporter(pipe, Phases()) as reporter:
+def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "mnist_jax")
+    pipe, seconds = (
+        console(80, is_terminal=False),
+        iter([0.0, 59.0, 60.0, 60.0, 119.0, 120.0, 120.0]),
+    )
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    with Reporter(pipe, Phases(), label="seed 3, ") as reporter:
         reporter.begin(0, epochs=12, num_batches=938)
-        reporter.steps(1, 500, SEEN, seconds=14.0)
+        for num_done in (400, 500, 600, 700):
+            reporter.steps(2, num_done, SEEN, seconds=14.0)
     assert pipe.file.getvalue() == ""
+    # 9,818 of 11,256 batches are left, at 500 in 14 s; then 9,618, at 700 in 14 s.
+    assert caplog.messages == [
+        "seed 3, epoch 2/12, 53 % of it: loss 0.004, accuracy 0.969; 2,286 images/s, 0:04:35 left",
+        "seed 3, epoch 2/12, 75 % of it: loss 0.004, accuracy 0.969; 2,286 images/s, 0:03:12 left",
+    ]
 
 
 def test_tensorboard_does_without_pytorch():
