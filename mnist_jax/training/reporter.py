@@ -103,8 +103,9 @@ class Reporter:
         images_per_s = f"{seen.num_seen / seconds:,.0f}"
         figures = f"loss {loss:.3f} accuracy {accuracy:.3f} {images_per_s}/s"
         self._bar.update(self._task, completed=completed, epoch=epoch, figures=figures)
-        if self._bar.disable and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
             num_left = self._epochs * self._num_batches - completed
             LOGGER.info(
                 "%sepoch %d/%d, %.0f %% of it: loss %.3f, accuracy %.3f; %s images/s, %s left",

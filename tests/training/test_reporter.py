@@ -49,10 +49,7 @@ def test_the_bar_fits_and_says_how_long_it_will_take(width):
 
 def test_without_a_terminal_there_is_a_line_a_minute_and_no_bar(caplog, monkeypatch):
     caplog.set_level(logging.INFO, "mnist_jax")
-    pipe, seconds = (
-        console(80, is_terminal=False),
-        iter([0.0, 59.0, 60.0, 60.0, 119.0, 120.0, 120.0]),
-    )
+    pipe, seconds = console(80, is_terminal=False), iter([0.0, 59.0, 60.0, 119.0, 120.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     with Reporter(pipe, Phases(), label="seed 3, ") as reporter:
         reporter.begin(0, epochs=12, num_batches=938)
