@@ -134,7 +134,10 @@ def _forward(
 
 
 def _backward(residuals: Any, grad: Float[Array, "batch 12 12 64"]) -> tuple[Any, ...]:
-    """Returns the gradients to the arguments of `_forward`; to the images, zeros."""
+    """Returns the gradients to the arguments of `_forward`.
+
+    A training asks for none to the images, and the compiler then leaves those products out.
+    """
     pixels, weights1, weights2, winner = residuals
     batch = grad.shape[0]
     grad = _to_tiles(grad, winner.shape[0])
@@ -149,13 +152,17 @@ def _backward(residuals: Any, grad: Float[Array, "batch 12 12 64"]) -> tuple[Any
         grad2 = jnp.einsum("ptc,ptf->pcf", frequencies, grad)
         grad = jnp.einsum("ptf,pcf->ptc", grad, weights2)
         grad = (_TO_INPUT.T @ grad.reshape(36, -1)).reshape(hidden.shape)
-        grad1 = patches @ jnp.where(hidden > 0, grad, 0)
-        return (sums[0] + grad1, sums[1] + grad2), None
+        grad = jnp.where(hidden > 0, grad, 0)
+        grad1 = patches @ grad
+        grad_pixels = _PATCHES.T @ (weights1 @ grad.T).reshape(360, tiles)
+        return (sums[0] + grad1, sums[1] + grad2), grad_pixels
 
     zeros = (jnp.zeros_like(weights1), jnp.zeros_like(weights2))
-    (grad1, grad2), _ = jax.lax.scan(backward_group, zeros, (pixels, winner, grad))
+    (grad1, grad2), grad_pixels = jax.lax.scan(backward_group, zeros, (pixels, winner, grad))
+    _, to_images = jax.vjp(_cut_tiles, jnp.zeros((batch, SIDE, SIDE), grad.dtype))
+    (grad_images,) = to_images(grad_pixels)
     return (
-        jnp.zeros((batch, 28, 28, 1), grad.dtype),
+        grad_images[..., None],
         grad1[:9].reshape(3, 3, 1, 32),
         grad1[9],
         (_TO_KERNEL.T @ grad2.reshape(36, -1)).reshape(3, 3, 32, 64),
