@@ -255,6 +255,9 @@ def _between_keys(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     for name, taker in (("weight_decay", "adamw"), ("momentum", "sgd")):
         holds = config[name] == 0 or optimizer_id == taker
         yield holds, name, f"0 with {optimizer_id}: only {taker} takes it"
+    largest = config["learning_rate"]
+    is_below = config["learning_rate_floor"] <= largest or config["schedule_id"] != "exponential"
+    yield is_below, "learning_rate_floor", f"at most the learning_rate, {largest:g}"
     most = 2**32 - config["seed"]
     yield config["num_seeds"] <= most, "num_seeds", f"from 1 to {most}"
     is_own = config["data"] != ""

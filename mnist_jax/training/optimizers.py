@@ -42,7 +42,10 @@ def make_schedule(
             num_steps, learning_rate, pct_start=ONE_CYCLE_RISE
         ),
         "exponential": lambda: optax.exponential_decay(
-            learning_rate, steps_per_epoch, decay, end_value=floor
+            learning_rate,
+            steps_per_epoch,
+            decay,
+            end_value=floor if decay < 1 else None,  # with 1, optax takes it for an upper bound
         ),
     }
     return schedules[schedule_id]()

@@ -262,6 +262,10 @@ def test_no_setting_gets_past_with_anything_but_a_config_or_one_line(name, value
         (["--config.process_id=1"], "process_id is 1, but must be from 0 to 0"),
         (["--config.image_side=27"], "from 28 to 64"),
         (["--config.image_side=40", "--config.augment_id=byerly"], "28 with augment_id byerly"),
+        (
+            ["--config.schedule_id=exponential", "--learning-rate=1e-7"],
+            "learning_rate_floor is 1e-06, but must be at most the learning_rate, 1e-07",
+        ),
         (["--config.augment_flip=true", "--config.augment_id=byerly"], "augment_flip is True"),
     ],
 )

@@ -33,6 +33,17 @@ def test_one_cycle_peaks_after_three_tenths():
     assert rates[0] == pytest.approx(0.1 / 25)
 
 
+@pytest.mark.parametrize("decay", [0.5, 1.0])
+def test_exponential_falls_by_its_decay_over_an_epoch_and_not_below_the_floor(decay):
+    schedule = make_schedule(
+        "exponential", 0.1, num_steps=100, steps_per_epoch=10, decay=decay, floor=0.01
+    )
+    rates = [float(schedule(step)) for step in range(101)]
+    np.testing.assert_allclose(
+        rates, [max(0.01, 0.1 * decay ** (n / 10)) for n in range(101)], rtol=1e-5
+    )
+
+
 def adam(gradients, rate, beta1=0.9, beta2=0.999, epsilon=1e-8, decay=0.0):
     """Kingma and Ba 2015, algorithm 1, with Loshchilov and Hutter's decoupled decay, in float64."""
     x, m, v = 1.0, 0.0, 0.0
