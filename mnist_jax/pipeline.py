@@ -63,6 +63,7 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         phases.end("imports")
         # ---- Data
         dataset, report, train, validation = inputs.read_data(config, console)
+        run_folder.check_same_data(run_dir, dataset.data_hash)
         if report is not None:
             write_json(run_dir / paths.DATA_REPORT, report)
             LOGGER.info("%s: %s", dataset.title, dataset.source)

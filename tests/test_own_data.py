@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -57,6 +58,19 @@ def test_a_folder_of_colour_pictures_is_released_and_exported_again(run, tmp_pat
     card = (tmp_path / "run" / "model_card" / "mnist_model_card.md").read_text()
     assert "red/broken.png" in card and "mean over the classes" in card
     assert reexport.main([str(tmp_path / "run"), "--export_format=onnx"]) == 0
+
+
+def test_a_run_is_not_resumed_on_pictures_that_have_changed(run, tmp_path, pictures, capfd):
+    changing = shutil.copytree(pictures, tmp_path / "pictures")
+    assert run(tmp_path, changing, "--skip-export") == 1
+    release = tmp_path / "run" / "logs" / "release.json"
+    release.unlink()  # as a run that was cut off before its verdict
+    removed = (changing / "red" / "00.png").rename(tmp_path / "00.png")
+    assert run(tmp_path, changing, "--skip-export") == 2
+    assert "unfinished run on data that has changed since" in capfd.readouterr().err
+    removed.rename(changing / "red" / "00.png")
+    assert run(tmp_path, changing, "--skip-export") == 1
+    assert release.is_file()
 
 
 def test_a_copy_of_a_test_picture_in_train_refuses_the_release(run, tmp_path, pictures, capsys):

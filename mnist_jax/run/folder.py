@@ -230,6 +230,21 @@ def _check_free(run_dir: Path, config: Mapping[str, Any]) -> bool:
     return False
 
 
+def check_same_data(run_dir: Path, data_hash: str) -> None:
+    """Refuses to resume a run on other data: what it has trained on could be in another split now.
+
+    Raises:
+        UserError: the folder holds a run on data with another SHA-256.
+    """
+    if not (run_dir / CONFIG).is_file():
+        return
+    if read_config(run_dir).get("dataset", {}).get("data_hash") != data_hash:
+        raise UserError(
+            f"{run_dir} holds an unfinished run on data that has changed since; give another "
+            "--output-dir, or the data of then to resume it"
+        )
+
+
 def read_config(run_dir: Path) -> dict[str, Any]:
     """Reads `config.json`.
 
