@@ -227,7 +227,7 @@ def _fill(
 
 def _decode(decoders: Decoders, part: Part, side: int, fit: str) -> Iterator[Decoded]:
     chunks = part.chunks()
-    first = next(chunks)
+    first = next(chunks, [])  # a Parquet file without a row has none
     together = itertools.chain([first], chunks)
     if isinstance(first, list):
         yield from decoders.decode(together, side, fit)  # pyright: ignore[reportArgumentType]

@@ -2,16 +2,34 @@
 
 import functools
 import itertools
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_jax.data.readers.listing import natural
+from mnist_jax.data.readers.listing import natural, split_of_file
 
 
 def test_numbers_count_as_numbers():
     expected = ["", "007", "7", "7a", "10", "a", "a2", "a2b", "a010", "a10", "a10b2", "ab", "é1"]
     assert sorted(reversed(expected), key=natural) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00001.parquet", "train"),
+        ("test-00000-of-00001.parquet", "test"),
+        ("mnist_test.parquet", "test"),
+        ("fashion-mnist_val.CSV", "validation"),
+        ("sign.Testing.csv", "test"),
+        ("latest.parquet", "train"),  # no word of it is a split's name
+        ("0000.parquet", "train"),
+    ],
+)
+def test_a_word_of_a_file_s_name_says_the_split(name, split):
+    assert split_of_file(Path(name)) == split
 
 
 def runs(name):

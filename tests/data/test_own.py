@@ -269,6 +269,16 @@ def test_two_sources_of_one_size_and_time_are_two(tmp_path):
     assert len(hashes) == 2
 
 
+def test_a_split_without_a_row_is_named(tmp_path):
+    rows = [{"bytes": _png(seed), "path": None} for seed in range(20)]
+    table = pyarrow.table({"image": rows, "label": np.arange(20) % 2})
+    (tmp_path / "own").mkdir()
+    for split, part in (("train", table), ("validation", table[:0])):
+        pq.write_table(part, tmp_path / "own" / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="has no readable picture for validation"):
+        _prepare(tmp_path / "own", tmp_path)
+
+
 @pytest.mark.parametrize("drop_duplicates", [False, True])
 def test_grey_arrays_become_colour_of_another_side(drop_duplicates, tmp_path):
     images = np.random.default_rng(5).integers(0, 256, (40, 28, 28), np.uint8)

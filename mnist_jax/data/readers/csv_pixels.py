@@ -9,11 +9,11 @@ from pyarrow import csv
 
 from mnist_jax.data.readers.listing import (
     MAX_ARRAY_BYTES,
-    SPLIT_NAMES,
     Listing,
     Part,
     array_part,
     classes_of,
+    split_of_file,
     wrong,
 )
 
@@ -33,7 +33,7 @@ def read(path: Path, transposed: bool) -> Listing:
     """
     parts, ignored = {}, []
     for file in files(path):
-        split = "train" if path.is_file() else _split_of(file)
+        split = "train" if path.is_file() else split_of_file(file)
         part = _read(file, split, transposed)
         if part is None:
             ignored.append(f"{file.name} has no column label and is left out")
@@ -59,11 +59,6 @@ def is_pixels(names: list[str]) -> bool:
     """Says whether these are the columns of such a table, with labels or without."""
     pixels = names[1:] if names[:1] == ["label"] else names
     return len(pixels) > 1 and all(name.lower().startswith("pixel") for name in pixels)
-
-
-def _split_of(path: Path) -> str:
-    words = path.stem.lower().replace("-", "_").split("_")
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
 
 
 def _read(path: Path, split: str, transposed: bool) -> Part | None:

@@ -43,6 +43,12 @@ class Listing(NamedTuple):
     ignored: tuple[str, ...] = ()  # one line each, for the log
 
 
+def split_of_file(path: Path) -> str:
+    """Returns the split that a word of a file's name stands for, as in mnist_test-00001.csv."""
+    words = re.split(r"[-_.]", path.stem.lower())
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "train")
+
+
 def natural(name: str) -> list[str | int]:
     """A sort key in which 2 comes before 10: text, number, its digits, text, and so on."""
     pieces = _DIGITS.split(name)

@@ -1,7 +1,6 @@
 """Parquet as Hugging Face writes it: columns `image` ({bytes, path}) and `label`."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from mnist_jax.data.decoding import CHUNK
-from mnist_jax.data.readers.listing import SPLIT_NAMES, Listing, Part, natural, wrong
+from mnist_jax.data.readers.listing import Listing, Part, natural, split_of_file, wrong
 
 _REMEDY = "write columns image (bytes, or {bytes, path}) and label, as Hugging Face's datasets does"
 _IMAGE, _LABEL = ("image", "img"), ("label", "labels", "fine_label")
@@ -34,7 +33,7 @@ def read(path: Path) -> Listing:
     """
     by_split: dict[str, list[Path]] = {}
     for file in files(path):
-        by_split.setdefault(_split_of(file), []).append(file)
+        by_split.setdefault(split_of_file(file), []).append(file)
     if "train" not in by_split:
         raise wrong(
             path, f"holds {', '.join(by_split)} and no train", "name a file train-*.parquet"
@@ -58,11 +57,6 @@ def read(path: Path) -> Listing:
 
 def _order(path: Path) -> list[str | int]:
     return natural(path.name)
-
-
-def _split_of(path: Path) -> str:
-    name = re.split(r"[-_.]", path.name.lower())[0]
-    return SPLIT_NAMES.get(name, "train")
 
 
 def _labels(file: Path) -> tuple[str, list[str], tuple[str, ...] | None]:
