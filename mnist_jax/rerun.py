@@ -63,7 +63,8 @@ def reproduce(options: argparse.Namespace) -> int:
     ):
         for line in differences(run["environment"], environment.describe()):
             LOGGER.warning("%s", line)
-        data_dir = inputs.prepare_data(run, options).folder.parents[2]
+        inputs.prepare_data(run, options)
+        data_dir = options.data_dir or run["config"]["data_dir"]
         places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": f"{folder}/run"}
         places |= {"coordinator": "", "num_processes": 1, "process_id": 0}  # by itself
         try:
@@ -90,8 +91,9 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def compare(then: Path, now: Path) -> list[Row]:
     """Compares two finished runs, file by file.
 
-    The log, the curves for TensorBoard and the card, which is made of the JSON files, are left out,
-    and in the JSON files what a clock has measured, where the run lay and what it ran on.
+    Left out are the log, the curves for TensorBoard, the card, which is made of the JSON files, and
+    what later commands have added; in the JSON files, what a clock has measured, where the run lay
+    and what it ran on.
 
     Raises:
         UserError: a file is damaged.
@@ -103,7 +105,7 @@ def compare(then: Path, now: Path) -> list[Row]:
         for run_dir in (then, now)
         for pattern in FILES
         for path in run_dir.glob(pattern)
-    }
+    }.difference(paths.LATER)
     rows = [Row(path, _sha256(then / path), _sha256(now / path)) for path in sorted(names)]
     weights = (checkpoint.released_sha256(run_dir) for run_dir in (then, now))
     return [Row(paths.RELEASED, *weights), *rows]

@@ -23,8 +23,7 @@ from mnist_jax.export.interface import INPUT_NAME, as_input
 from mnist_jax.files import sha256, write_bytes, write_json
 from mnist_jax.release import inputs
 from mnist_jax.run import folder as run_folder
-
-PATH, REPORT = "models/mnist_model.int8.onnx", "logs/quantization.json"
+from mnist_jax.run import paths
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 NUM_CALIBRATION_IMAGES = 512  # of the train split, every class in its share
@@ -49,9 +48,10 @@ def _act(options: argparse.Namespace) -> int:
     with run_folder.lock(run_dir):
         train = data.read(dataset, "train")
         _, calibration = split_off(train, min(NUM_CALIBRATION_IMAGES, len(train.labels)))
-        write_bytes(run_dir / PATH, quantize(source, calibration))
-        report = judge(source, run_dir / PATH, data.read(dataset, "test"))
-        write_json(run_dir / REPORT, report)
+        write_bytes(run_dir / paths.QUANTIZED, quantize(source, calibration))
+        report = judge(source, run_dir / paths.QUANTIZED, data.read(dataset, "test"))
+        report["num_calibration_images"] = len(calibration.labels)
+        write_json(run_dir / paths.QUANTIZATION, report)
     for row in report["criteria"]:
         name, measured, threshold = row["name"], row["measured"], row["threshold"]
         verdict = "pass" if row["passed"] else "FAIL"
@@ -62,7 +62,9 @@ def _act(options: argparse.Namespace) -> int:
         f"accuracy {comparison['accuracy']:.4f} of {comparison['num_examples']:,} test images; the "
         f"difference lies within {low:+.4f} to {high:+.4f} (95 %)"
     )
-    print(f"{report['verdict']}: {run_dir / PATH}, {report['file']['size_bytes']:,} bytes")
+    print(
+        f"{report['verdict']}: {run_dir / paths.QUANTIZED}, {report['file']['size_bytes']:,} bytes"
+    )
     return 0 if report["verdict"] == "released" else 1
 
 
@@ -131,9 +133,8 @@ def judge(source: Path, variant: Path, test: Split) -> dict[str, Any]:
         "reasons": reasons,
         "criteria": criteria,
         "comparison": comparison,
-        "file": {"path": PATH, "sha256": digests[0], "size_bytes": sizes[0]},
+        "file": {"path": paths.QUANTIZED, "sha256": digests[0], "size_bytes": sizes[0]},
         "float32_sha256": digests[1],
-        "num_calibration_images": NUM_CALIBRATION_IMAGES,
     }
 
 

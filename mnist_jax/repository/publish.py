@@ -166,10 +166,8 @@ def read_candidate(
     reasons, path = release["reasons"], run_dir / EXPORTED["onnx"]
     described = (release["verification"] or {"files": {}})["files"].get("onnx")
     if variant == "int8":
-        from mnist_jax.release import quantize
-
-        path = run_dir / quantize.PATH
-        quantization = read_json(run_dir / quantize.REPORT)
+        path = run_dir / paths.QUANTIZED
+        quantization = read_json(run_dir / paths.QUANTIZATION)
         described = quantization["file"]
         if quantization["float32_sha256"] != release["verification"]["files"]["onnx"]["sha256"]:
             raise UserError(f"{path} was made of another export; run scripts/quantize again")

@@ -238,7 +238,8 @@ def check_same_data(run_dir: Path, data_hash: str) -> None:
     """
     if not (run_dir / CONFIG).is_file():
         return
-    if read_config(run_dir).get("dataset", {}).get("data_hash") != data_hash:
+    run = read_config(run_dir)
+    if run.get("dataset", {}).get("data_hash") != data_hash:
         raise UserError(
             f"{run_dir} holds an unfinished run on data that has changed since; give another "
             "--output-dir, or the data of then to resume it"

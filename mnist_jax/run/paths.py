@@ -11,6 +11,11 @@ DATA_REPORT = "logs/data_report.json"  # of the user's own pictures
 ROBUSTNESS = "logs/robustness.json"
 MISTAKES = "model_card/mistakes.csv"
 RUNTIMES = "logs/runtimes.json"
+QUANTIZED = "models/mnist_model.int8.onnx"
+QUANTIZATION = "logs/quantization.json"
+ROBUSTNESS_PLOT = "model_card/plots/robustness.png"
+# What commands on a finished run add to it.
+LATER = (ROBUSTNESS, ROBUSTNESS_PLOT, RUNTIMES, QUANTIZED, QUANTIZATION)
 CAPSULES = "logs/capsules.npz"
 TENSORBOARD = "logs/tensorboard"
 RELEASED = "models/checkpoint"

@@ -7,7 +7,7 @@ import pytest
 from mnist_jax import rerun as reproduce_release
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
-from mnist_jax.run import environment
+from mnist_jax.run import environment, paths
 from mnist_jax.training import checkpoint
 
 
@@ -78,6 +78,13 @@ def test_every_file_counts(whole, copy):
     shutil.rmtree(copy / "models" / "checkpoint")
     assert checkpoint.released_sha256(copy) is None
     assert differing(whole, copy) == ["models/checkpoint"]
+
+
+def test_what_later_commands_add_does_not_count(whole, copy):
+    for name in paths.LATER:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes(b"{}")
+    assert differing(whole, copy) == []
 
 
 def test_in_the_json_files_only_times_and_places_may_differ(whole, copy):

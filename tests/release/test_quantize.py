@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from mnist_jax.files import read_json
 from mnist_jax.release import compare, quantize
 from mnist_jax.repository import layout, publish
+from mnist_jax.run import paths
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_it_is_smaller_of_the_same_interface_and_as_good(released, run, go):
     status, out, err = go()
     assert (status, err) == (0, "")
     assert out.count("pass") == 4 and "released: " in out
-    path, source = run / quantize.PATH, run / "models" / "mnist_model.onnx"
+    path, source = run / paths.QUANTIZED, run / "models" / "mnist_model.onnx"
     assert path.stat().st_size < 0.3 * source.stat().st_size
     model, before = onnx.load(path), onnx.load(source)
     assert list(model.graph.input) == list(before.graph.input)
@@ -64,21 +65,28 @@ def test_it_is_smaller_of_the_same_interface_and_as_good(released, run, go):
     images, labels = (np.load(arrays / f"test_{kind}.npy") for kind in ("images", "labels"))
     pixels = images[:, None].astype(np.float32) / 255
     (scores,) = onnxruntime.InferenceSession(path).run(["scores"], {"image": pixels})
-    report = read_json(run / quantize.REPORT)
+    report = read_json(run / paths.QUANTIZATION)
     assert accuracy_score(labels, scores.argmax(axis=1)) == report["comparison"]["accuracy"]
+
+
+def test_the_images_of_the_calibration_are_counted(run, go, monkeypatch):
+    monkeypatch.setattr(quantize, "NUM_CALIBRATION_IMAGES", 10**6)
+    go()
+    num_train = read_json(run / paths.CONFIG)["dataset"]["num_train"]
+    assert read_json(run / paths.QUANTIZATION)["num_calibration_images"] == num_train
 
 
 def test_the_same_run_gives_the_same_bytes(run, go):
     go()
-    before = (run / quantize.PATH).read_bytes()
+    before = (run / paths.QUANTIZED).read_bytes()
     go()
-    assert (run / quantize.PATH).read_bytes() == before
+    assert (run / paths.QUANTIZED).read_bytes() == before
 
 
 def test_the_test_split_takes_no_part_in_calibration(run, go, monkeypatch):
     """Another test split, and the file is the same."""
     go()
-    before = (run / quantize.PATH).read_bytes()
+    before = (run / paths.QUANTIZED).read_bytes()
     read = quantize.data.read
     seen = []
 
@@ -90,7 +98,7 @@ def test_the_test_split_takes_no_part_in_calibration(run, go, monkeypatch):
     monkeypatch.setattr(quantize.data, "read", read_other)
     go()
     assert seen == ["train", "test"]
-    assert (run / quantize.PATH).read_bytes() == before
+    assert (run / paths.QUANTIZED).read_bytes() == before
 
 
 def test_a_variant_that_answers_otherwise_is_refused_and_not_published(
@@ -108,7 +116,7 @@ def test_a_variant_that_answers_otherwise_is_refused_and_not_published(
     monkeypatch.setattr(quantize, "quantize", spoil)
     status, out, _ = go()
     assert status == 1 and "FAIL accuracy_difference" in out and "refused: " in out
-    report = read_json(run / quantize.REPORT)
+    report = read_json(run / paths.QUANTIZATION)
     assert any("accuracy_difference" in reason for reason in report["reasons"])
     flags = [f"--repository={tmp_path / 'r'}", f"--data-dir={released / 'data'}"]
     assert publish.main([str(run), "--variant=int8", *flags]) == 2
@@ -121,7 +129,7 @@ def test_what_passes_is_published_as_a_model_of_its_own(released, run, go, tmp_p
     flags = [f"--repository={tmp_path}", f"--data-dir={released / 'data'}"]
     assert publish.main([str(run), "--variant=int8", *flags]) == 0
     version = layout.load_version(tmp_path, "digits_v1_int8", 1)
-    assert version.model_path.read_bytes() == (run / quantize.PATH).read_bytes()
+    assert version.model_path.read_bytes() == (run / paths.QUANTIZED).read_bytes()
     assert version.manifest["variant"] == "int8"
     assert version.manifest["quantization"]["verdict"] == "released"
 
@@ -133,7 +141,7 @@ def test_each_criterion_can_refuse(run, go, monkeypatch):
         "num_examples": 100,
         "latency": {"ratio": 1.0},
     }
-    path, source = run / quantize.PATH, run / "models" / "mnist_model.onnx"
+    path, source = run / paths.QUANTIZED, run / "models" / "mnist_model.onnx"
     empty = quantize.Split(np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8))
     go()
 
