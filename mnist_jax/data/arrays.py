@@ -54,11 +54,6 @@ def slice_by_class(
     return taken
 
 
-def with_channels(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n side side channels"]:
-    """Returns grey images, which lie on disk as `[n, side, side]`, with their one channel."""
-    return images[..., None] if images.ndim == 3 else images
-
-
 def in_the_middle(split: Split, image_side: int) -> Split:
     """Puts each image into the middle of a black square; nothing to do where it is as large."""
     margin = (image_side - split.images.shape[1]) // 2

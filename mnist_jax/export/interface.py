@@ -9,8 +9,6 @@ OPSET = 17
 IR_VERSION = 8  # with opset 17: loads on ONNX Runtime 1.16 and newer
 INPUT_NAME, OUTPUT_NAME, BATCH_NAME = "image", "scores", "batch"
 
-FORMATS = ("orbax", "safetensors", "onnx", "stablehlo")
-
 # How a picture becomes an image: docs/preprocessing.md. The file names its fit where it was made of
 # the user's own pictures.
 INK = "ink"  # one character on paper, as MNIST's images were made

@@ -248,11 +248,6 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_metrics(run_dir: Path) -> Metrics:
-    """Reads `metrics.json`."""
-    return cast(Metrics, _read(run_dir / paths.METRICS))
-
-
 def write_metrics(run_dir: Path, metrics: Metrics) -> None:
     """Writes `metrics.json`."""
     write_json(run_dir / paths.METRICS, metrics)

@@ -13,7 +13,6 @@ from mnist_jax.config import MODELS
 from mnist_jax.data import Split
 from mnist_jax.export import onnx as onnx_export
 from mnist_jax.export import safetensors, stablehlo
-from mnist_jax.export.interface import FORMATS
 from mnist_jax.export.onnx import ExportError
 from mnist_jax.models.network import scores, take_apart
 from mnist_jax.models.predict import Predictor, Trained
@@ -61,7 +60,7 @@ def run():
     }
 
 
-def verified(folder, run, changed=(), formats=FORMATS, **changed_facts):
+def verified(folder, run, changed=(), formats=tuple(EXPORTED), **changed_facts):
     """Writes the files into a run's folder, some of them changed, and verifies them."""
     files, facts = run
     for name, data in {**files, **dict(changed)}.items():
@@ -319,7 +318,7 @@ def test_another_or_a_damaged_file_of_weights_fails(tmp_path, run, name, make_da
 
 
 def test_all_missing_files_are_named(tmp_path, run):
-    found = verify.verify_files(tmp_path, FORMATS, **run[1])
+    found = verify.verify_files(tmp_path, tuple(EXPORTED), **run[1])
     for line in found["failures"]:
         assert re.match(r"\w+: file: FileNotFoundError: .* No such file", line)
     assert len(found["failures"]) == 3 and found["files"] == {}
