@@ -22,8 +22,9 @@ class Stop:
 
     def now(self) -> None:
         """Does what the signal would have done at once, if one has come: raises its exception."""
-        if self._asked is not None:
-            self._before[self._asked](self._asked, None)
+        number, self._asked = self._asked, None
+        if number is not None:
+            self._before[number](number, None)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         """Remembers the first signal; who sends a second one will not wait."""
@@ -36,8 +37,9 @@ class Stop:
 def deferred(is_wanted: bool) -> Iterator[Stop]:
     """Lets `Stop.is_asked` tell of SIGTERM and Ctrl-C, in place of an exception at any point.
 
-    A second signal acts at once. Signals that Python does not handle stay as they are, and so do
-    all where this is not a program's main thread, or where it `is_wanted` not.
+    A second signal acts at once, and one that nobody has acted on does at the end. Signals that
+    Python does not handle stay as they are, and so do all where this is not a program's main
+    thread, or where it `is_wanted` not.
     """
     stop = Stop()
     if is_wanted and threading.current_thread() is threading.main_thread():
@@ -51,3 +53,4 @@ def deferred(is_wanted: bool) -> Iterator[Stop]:
     finally:
         for number, handler in stop._before.items():
             signal.signal(number, handler)
+    stop.now()

@@ -20,6 +20,14 @@ def test_a_signal_waits_to_be_asked_for():
         signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_signal_that_nobody_acted_on_acts_at_the_end():
+    with pytest.raises(Terminated), deferred(is_wanted=True):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyError), deferred(is_wanted=True):
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyError  # what went wrong first is what is told
+
+
 def test_a_second_signal_does_not_wait():
     with deferred(is_wanted=True) as stop:
         signal.raise_signal(signal.SIGTERM)
