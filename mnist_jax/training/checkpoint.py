@@ -55,9 +55,11 @@ class TrainingCheckpoints:
         """Waits for the writing to end.
 
         Raises:
-            UserError: what was saved could not be written; not if another error is on its way.
+            UserError: what was saved could not be written; not if another error is on its way, but
+                in place of a signal, after which the run would not resume where it says.
         """
-        with suppress(UserError) if kind else nullcontext(), _writing(self._folder):
+        is_error = kind is not None and not issubclass(kind, KeyboardInterrupt)
+        with suppress(UserError) if is_error else nullcontext(), _writing(self._folder):
             self._manager.close()
 
     def save(self, step: int, arrays: Any, history: dict[str, Any]) -> None:

@@ -142,6 +142,12 @@ def test_what_cannot_be_written_is_named_and_is_no_hindrance_later(tmp_path, cap
         with pytest.raises(KeyError), TrainingCheckpoints(tmp_path / "training") as checkpoints:
             checkpoints.save(1, arrays(1), history(1))
             raise KeyError  # what went wrong first is what is told
+        with (
+            pytest.raises(UserError, match=r"cannot write .*/training: File too large"),
+            TrainingCheckpoints(tmp_path / "training") as checkpoints,
+        ):
+            checkpoints.save(1, arrays(1), history(1))
+            raise KeyboardInterrupt
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
