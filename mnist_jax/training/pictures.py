@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from mnist_jax.data import Split
 
 CELL, TILE, LINE = 16, 64, 14  # pixels: of a count, of a picture, of the text below it
+MAX_SIDE = 1024  # pixels, of the confusion matrix, as long as each count has one
 MAX_MISTAKES, COLUMNS = 24, 8
 BLUE, GREY = np.array([0, 114, 178]), np.array([205, 205, 205])  # as in the card's plots
 
@@ -44,7 +45,8 @@ def confusion_matrix(
     colours = np.where(np.eye(num_classes, dtype=bool)[..., None], GREY, BLUE)
     # The root, so that one error in a hundred can be seen.
     shades = 255 - np.sqrt(share)[..., None] * (255 - colours)
-    return Image.fromarray(np.kron(shades, np.ones((CELL, CELL, 1))).round().astype(np.uint8))
+    cell = min(CELL, max(1, MAX_SIDE // num_classes))
+    return Image.fromarray(shades.round().astype(np.uint8).repeat(cell, 0).repeat(cell, 1))
 
 
 def mistakes(images: UInt8[np.ndarray, "n ..."], words: Sequence[str]) -> Image.Image:

@@ -37,6 +37,12 @@ def test_each_cell_has_the_colour_of_its_count(shape):
     assert (cells[[0, 1, 1, 2], [2, 0, 2, 1]] == 255).all()  # none
 
 
+@pytest.mark.parametrize(("num_classes", "cell"), [(64, 16), (100, 10), (2000, 1)])
+def test_many_classes_get_smaller_cells(num_classes, cell):
+    picture = pictures.confusion_matrix(LABELS, ANSWERS, num_classes)
+    assert picture.size == (cell * num_classes, cell * num_classes)
+
+
 def test_the_mistakes_are_shown_and_right_answers_are_not():
     data = split((28, 28))
     sheet = opened(pictures.draw(data, ANSWERS, ("a", "b", "c"))["mistakes"])
