@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from mnist_jax.data import Split
+from mnist_jax.errors import UserError
 from mnist_jax.models.predict import Predictor, to_scores
 from mnist_jax.training.losses import Criterion
 
@@ -17,15 +18,31 @@ CALIBRATION_BINS = 15  # Guo et al. 2017, "On calibration of modern neural netwo
 def make_score(
     predictor: Predictor, criterion: Criterion
 ) -> Callable[[Any, Any, Split], tuple[np.ndarray, np.ndarray]]:
-    """Builds `score(params, model_state, split) -> (scores, losses)`, a row for each image."""
+    """Builds `score(params, model_state, split) -> (scores, losses)`, a row for each image.
+
+    It raises UserError where a score or a loss is not finite.
+    """
     losses_of = jax.jit(criterion)
 
     def score(params, model_state, split):
         outputs = predictor.outputs(params, model_state, split.images)
         losses = np.asarray(losses_of(outputs, split.labels))
-        return to_scores(outputs, predictor.structure.outputs), losses
+        scores = to_scores(outputs, predictor.structure.outputs)
+        _check_finite("scores", scores)
+        _check_finite("losses", losses)
+        return scores, losses
 
     return score
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    is_bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if is_bad.any():
+        raise UserError(
+            f"{name} of {is_bad.sum():,} of {len(values):,} images are not finite, and cannot be "
+            "measured; guard divisions, roots and logarithms in the network and the loss, or give "
+            "a smaller --learning-rate"
+        )
 
 
 def summarise(scores: np.ndarray, losses: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

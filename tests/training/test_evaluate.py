@@ -1,6 +1,8 @@
 import itertools
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -10,6 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from mnist_jax import models
 from mnist_jax.data import Split
+from mnist_jax.errors import UserError
 from mnist_jax.models import predict
 from mnist_jax.models.network import take_apart
 from mnist_jax.models.predict import Predictor
@@ -51,6 +54,22 @@ def test_every_image_counts_whatever_the_batch(network, batch, monkeypatch):
     np.testing.assert_allclose(losses, whole_losses, rtol=1e-4)
     first, second = (evaluate.summarise(some, losses, split.labels) for some in (scores, whole))
     assert first == second
+
+
+def test_what_is_not_finite_is_not_measured(network):
+    structure, *arrays = network
+    split = random_split(50)
+
+    def infinite(outputs, labels):
+        return jnp.where(jnp.arange(50) == 7, jnp.inf, nll(outputs, labels))
+
+    score = evaluate.make_score(Predictor(structure), infinite)
+    with pytest.raises(UserError, match="losses of 1 of 50 images are not finite"):
+        score(*arrays, split)
+    params, model_state = arrays
+    params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+    with pytest.raises(UserError, match="scores of 50 of 50 images are not finite"):
+        evaluate.make_score(Predictor(structure), nll)(params, model_state, split)
 
 
 class Pairs(nnx.Module):
