@@ -1,9 +1,11 @@
 """Watches a download: says how far it is, and gives up on a server that has fallen silent."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,8 @@ def watched(download: Callable[[], Any], folder: Path, num_bytes: int) -> Any:
 def _size(folder: Path) -> int:
     """Returns the bytes of all files below a folder, some of which may vanish meanwhile."""
     size = 0
-    for path in folder.rglob("*"):
-        try:
-            size += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # renamed
-            continue
+    for root, _, names in os.walk(folder):  # unlike `rglob`, it passes over a folder that vanishes
+        for name in names:
+            with suppress(FileNotFoundError):  # renamed
+                size += os.stat(os.path.join(root, name)).st_size
     return size

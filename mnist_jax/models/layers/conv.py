@@ -68,6 +68,8 @@ def choose_plan(
     if min(channels, features) < MIN_CHANNELS:
         return None
     height, width = ((n - size) // stride + 1 for n in x_shape[1:3])
+    if min(height, width) < 1:
+        return None
     channels *= stride * stride
 
     def tiles_and_side(m: int) -> tuple[int, int]:

@@ -91,6 +91,7 @@ def test_what_lax_is_as_fast_at_passes_to_it():
     kernel = (3, 3, 64, 64)
     assert choose_plan("cpu", (8, 20, 20, 64), kernel, 1, 2) is not None
     assert choose_plan("gpu", (8, 20, 20, 64), kernel, 1, 2) is None
+    assert choose_plan("cpu", (8, 2, 20, 64), kernel, 1, 2) is None  # nothing comes out
     for stride in (2, 3):
         assert choose_plan("cpu", (8, 20, 20, 64), kernel, stride, 2) is None
     for size in (1, 2, 6, 7):
