@@ -115,13 +115,13 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
 def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, console: Console) -> Row:
     """Trains one combination, every seed of it; what it saved on the way is removed."""
     from mnist_jax.release import inputs
-    from mnist_jax.training.stage import Splits, build_model, train_and_save
+    from mnist_jax.training.stage import build_model, splits_of, train_and_save
 
     console.print(", ".join(f"{key} {value}" for key, value in values.items()), style="bold")
     dataset, _, images, validation = inputs.read_data(config, console)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        model, splits = build_model(config, dataset), Splits(images, validation)
+        model, splits = build_model(config, dataset), splits_of(config, dataset, images, validation)
         fitted, _ = train_and_save(config, dataset, model, splits, Path(scratch), console, Phases())
     best = [one.history["epochs"][one.history["best_epoch"] - 1] for one in fitted]
     accuracies = [row["validation_accuracy"] for row in best]

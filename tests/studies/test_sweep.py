@@ -1,5 +1,7 @@
 """A sweep reads validation alone, trains nothing twice, and says which value is the best."""
 
+import json
+
 import pytest
 
 from mnist_jax import data
@@ -38,6 +40,16 @@ def test_each_value_is_trained_once_and_the_test_split_is_not_read(
 
     monkeypatch.setattr(sweep, "train", refuse)
     assert sweep.main([over, *common, *places]) == 0
+
+
+def test_the_weights_of_the_classes_count(linear_network, tmp_path):
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps({str(digit): 1 if digit else 1e6 for digit in range(10)}))
+    common = [f"--model-id={linear_network}", "--dataset-id=digits_v1", "--epochs=1"]
+    places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'sweep'}", "-q"]
+    assert sweep.main([f"--over=class_weights=none,{weights}", *common, *places]) == 0
+    even, uneven = read_json(tmp_path / "sweep" / "sweep.json")["rows"]
+    assert uneven["accuracy"] < 0.2 < even["accuracy"]  # the one class is all that counts
 
 
 def test_two_keys_give_every_pair():
