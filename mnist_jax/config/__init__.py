@@ -23,7 +23,9 @@ from mnist_jax.config.rules import (
     FOLDER,
     FOLDER_OR_NONE,
     IMAGE_SIDE,
+    PATH_OR_NONE,
     SETTINGS,
+    SHARE,
     SWITCH,
     Rule,
     above_zero,
@@ -92,13 +94,13 @@ KEYS = (
     Key("network", {}, SETTINGS,
         "settings of this network: --config.network.NAME=VALUE, or a dict in a recipe"),
     Key("dataset_id", "mnist_v1", one_of(*DATASET_IDS), "the data", has_flag=True),
-    Key("data", "", FOLDER_OR_NONE, "your own pictures in place of it: a folder of classes or "
+    Key("data", "", PATH_OR_NONE, "your own pictures in place of it: a folder of classes or "
         "with a table, .npz, IDX, Parquet, CSV", has_flag=True),
     Key("fit", "pad", one_of(*FITS), "how such pictures become squares"),
     Key("channels", 0, CHANNELS, "of such pictures: 1 grey, 3 colour; 0: as they are",
         is_later=True),
-    Key("validation_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
-    Key("test_share", 0.1, BELOW_ONE, "of such pictures, where no split is given"),
+    Key("validation_share", 0.1, SHARE, "of such pictures, where no split is given"),
+    Key("test_share", 0.1, SHARE, "of such pictures, where no split is given"),
     Key("transposed", False, SWITCH,
         "such pictures have rows for columns, as EMNIST's IDX files do"),
     Key("drop_duplicates", False, SWITCH,
@@ -138,8 +140,8 @@ KEYS = (
     Key("num_seeds", 1, from_to(1, 2**32 - 1),
         "trains with seed, seed + 1, ...; the best on validation is released"),
     Key("image_side", 0, IMAGE_SIDE,
-        "pixels of the square images that the network gets; 0: as the data is; published images "
-        "get a black border", has_flag=True),
+        "pixels of the square images that the network gets; 0: as the data is; published images: "
+        "even, 28 to 64, with a black border", has_flag=True),
     Key("learning_rate_decay", 0.97, above_zero(1.0), "over an epoch; exponential schedule only"),
     Key("learning_rate_floor", 1e-6, from_to(0.0, 100.0), "exponential schedule only"),
     Key("ema_decay", 0.0, BELOW_ONE,

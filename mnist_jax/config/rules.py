@@ -64,6 +64,8 @@ def _is_setting(name: Any, value: Any) -> bool:
 SWITCH = Rule("true or false", lambda value: True)
 BELOW_ONE = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 FOLDER = Rule("the path of a folder", lambda value: bool(value) and "\0" not in value, True)
+SHARE = Rule("above 0 and below 1", lambda value: 0 < value < 1)
+PATH_OR_NONE = Rule("the path of a file or folder, or empty", lambda value: "\0" not in value, True)
 FOLDER_OR_NONE = Rule("the path of a folder, or empty", lambda value: "\0" not in value, True)
 ADDRESS = re.compile(r"\S+:\d{1,5}")
 IMAGE_SIDE = Rule("from 16 to 128, or 0", lambda value: value == 0 or 16 <= value <= 128)

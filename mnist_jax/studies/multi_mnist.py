@@ -7,6 +7,7 @@ the largest scores are both right. Pairs for training are new at each step; the 
 test, one for each test digit, are seeded: every model gets the same.
 
 It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's.
+Criteria, seeds, patience, class weights, precision, devices and formats have no effect here.
 """
 
 from collections.abc import Sequence
