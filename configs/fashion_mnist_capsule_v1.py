@@ -1,9 +1,9 @@
 """The capsule network of Sabour, Frosst and Hinton on Fashion-MNIST.
 
-As on MNIST, but with shifts of up to 2 pixels alone: clothes do not lean, and are not squeezed.
+As on MNIST, with lower criteria.
 
 Command:  scripts/train --config=configs/fashion_mnist_capsule_v1.py
-Cost:     400 to 750 s on two CPU cores for each of 100 epochs: meant for a GPU, where it is untried
+Cost:     400 to 800 s on two CPU cores for each of 100 epochs: meant for a GPU, where it is untried
 Result:   the test accuracy over seeds is not yet measured; a reimplementation reports 0.906
 """
 

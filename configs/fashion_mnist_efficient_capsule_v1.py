@@ -3,7 +3,7 @@
 As on MNIST, but with shifts of up to 2 pixels alone: clothes do not lean, and are not squeezed.
 
 Command:  scripts/train --config=configs/fashion_mnist_efficient_capsule_v1.py
-Cost:     about 130 s on two CPU cores for each of 150 epochs: meant for a GPU, where it is untried
+Cost:     130 to 220 s on two CPU cores for each of 150 epochs: meant for a GPU, where it is untried
 Result:   the test accuracy over seeds is not yet measured; the paper has none
 """
 

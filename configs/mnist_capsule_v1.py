@@ -1,7 +1,7 @@
 """The capsule network of Sabour, Frosst and Hinton on MNIST.
 
 Command:  scripts/train --config=configs/mnist_capsule_v1.py
-Cost:     400 to 750 s on two CPU cores for each of 100 epochs: meant for a GPU, where it is untried
+Cost:     400 to 800 s on two CPU cores for each of 100 epochs: meant for a GPU, where it is untried
 Result:   the test accuracy over seeds is not yet measured; the paper has 0.9975 (3 seeds)
 """
 

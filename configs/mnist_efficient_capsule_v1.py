@@ -1,7 +1,7 @@
 """Efficient-CapsNet on MNIST, as its authors train it.
 
 Command:  scripts/train --config=configs/mnist_efficient_capsule_v1.py
-Cost:     about 130 s on two CPU cores for each of 150 epochs: meant for a GPU, where it is untried
+Cost:     130 to 220 s on two CPU cores for each of 150 epochs: meant for a GPU, where it is untried
 Result:   the test accuracy over seeds is not yet measured; the paper has 0.9974, chosen on test
 """
 

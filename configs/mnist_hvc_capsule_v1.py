@@ -1,7 +1,7 @@
 """The homogeneous vector capsules on MNIST, as their authors train them.
 
 Command:  scripts/train --config=configs/mnist_hvc_capsule_v1.py
-Cost:     400 to 600 s on two CPU cores for each of 300 epochs: meant for a GPU, where it is untried
+Cost:     400 to 650 s on two CPU cores for each of 300 epochs: meant for a GPU, where it is untried
 Result:   the test accuracy over seeds is not yet measured; the authors' logs have 0.9968
 """
 
