@@ -103,26 +103,25 @@ def latency(is_quick: bool, *, batch: int) -> Part:
         return session(to_bytes(model, (28, 28, 1), {}))
 
     def torch_file(dynamo: bool):
-        example, path = torch.rand(2, 1, 28, 28), Path(folder.name) / f"{dynamo}.onnx"
+        example = torch.rand(2, 1, 28, 28)
         shapes = (
             {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
             if dynamo
             else {"dynamic_axes": {"image": {0: "batch"}}, "input_names": ["image"]}
         )
-        with warnings.catch_warnings():  # of its own parts, and of the older form
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own parts, and of the older form
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            network = peers.Exported(weights).eval()
+            network, path = peers.Exported(weights).eval(), Path(folder, "model.onnx")
             torch.onnx.export(network, (example,), str(path), dynamo=dynamo, **shapes)
-        run = session(path)
+            run = session(path)
         np.testing.assert_allclose(
             run(),
-            jax.device_get(nnx.jit(type(model).scores)(model, image.transpose(0, 2, 3, 1))),
+            jax.device_get(nnx.jit(network_module.scores)(model, image.transpose(0, 2, 3, 1))),
             atol=1e-5,
         )
         return run
 
-    folder = tempfile.TemporaryDirectory()  # kept by the candidates' closures
     return Part(
         f"latency_{batch}",
         f"mnist_cnn_v1 in ONNX Runtime, one thread, batch {batch}",
