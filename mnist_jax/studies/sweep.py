@@ -13,12 +13,13 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from rich.console import Console
 
 from mnist_jax import command
 from mnist_jax.config import Changes, config_hash, flags, keys_that_change
+from mnist_jax.data import Dataset, Split
 from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json, write_text
 from mnist_jax.release.intervals import wilson
@@ -33,7 +34,8 @@ class Row(TypedDict):
 
     values: dict[str, str]  # by key, as given
     config_hash: str
-    data: str  # where the user's own pictures lie
+    data_hash: str
+    own_code: dict[str, dict[str, str]]  # by key that names the user's own code, its SHA-256
     accuracy: float  # mean over the seeds
     std: float | None  # over the seeds; None of one
     interval_95: list[float]  # Wilson's, of the mean
@@ -89,7 +91,8 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
     # Imported here, so that --help and a mistaken flag answer without loading JAX.
     with command.loading():
         from mnist_jax.card import plots
-        from mnist_jax.run import compilation_cache, environment
+        from mnist_jax.release import inputs
+        from mnist_jax.run import compilation_cache, environment, own_code
 
     folder = Path(configs[0][1]["output_dir"])
     found: list[Row] = read_json(folder / FIGURES)["rows"] if (folder / FIGURES).exists() else []
@@ -97,28 +100,46 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
         raise UserError(f"{folder} is not empty and holds no sweep; give another --output-dir")
     environment.start_jax(os.environ)
     compilation_cache.use(os.environ)
-    known = {(row["config_hash"], row["data"]): row for row in found}
     rows = []
     for values, config in configs:
-        row = known.get((config_hash(config), config["data"])) or train(
-            values, config, folder, console
+        dataset, _, train_split, validation = inputs.read_data(config, console)
+        trained = {
+            "config_hash": config_hash(config),
+            "data_hash": dataset.data_hash,
+            "own_code": own_code.describe(config),
+        }
+        known = [row for row in found if all(row.get(key) == trained[key] for key in trained)]
+        if not known:
+            console.print(
+                ", ".join(f"{key} {value}" for key, value in values.items()), style="bold"
+            )
+        measured = (
+            known[0] if known else train(config, dataset, train_split, validation, folder, console)
         )
-        rows.append(row)
-        others = [one for one in found if one not in rows]
-        write_json(folder / FIGURES, {"rows": [*rows, *others]})
+        rows.append(cast(Row, {**measured, **trained, "values": values}))
+        found = [row for row in found if row not in known]
+        write_json(folder / FIGURES, {"rows": [*rows, *found]})
     write_text(folder / TABLE, table(rows))
     plots.draw_sweep(rows, folder / PLOT)
     console.print(table(rows), markup=False, highlight=False)
     return 0
 
 
-def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, console: Console) -> Row:
-    """Trains one combination, every seed of it; what it saved on the way is removed."""
-    from mnist_jax.release import inputs
+def train(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    images: Split,
+    validation: Split,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains one combination, every seed of it; what it saved on the way is removed.
+
+    Returns:
+        What a `Row` says of the validation split.
+    """
     from mnist_jax.training.stage import build_model, splits_of, train_and_save
 
-    console.print(", ".join(f"{key} {value}" for key, value in values.items()), style="bold")
-    dataset, _, images, validation = inputs.read_data(config, console)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         model, splits = build_model(config, dataset), splits_of(config, dataset, images, validation)
@@ -126,16 +147,13 @@ def train(values: dict[str, str], config: Mapping[str, Any], folder: Path, conso
     best = [one.history["epochs"][one.history["best_epoch"] - 1] for one in fitted]
     accuracies = [row["validation_accuracy"] for row in best]
     mean, n = statistics.fmean(accuracies), len(validation.labels)
-    return Row(
-        values=values,
-        config_hash=config_hash(config),
-        data=config["data"],
-        accuracy=mean,
-        std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        interval_95=wilson(round(mean * n), n),
-        epochs=[row["epoch"] for row in best],
-        num_examples=n,
-    )
+    return {
+        "accuracy": mean,
+        "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "interval_95": wilson(round(mean * n), n),
+        "epochs": [row["epoch"] for row in best],
+        "num_examples": n,
+    }
 
 
 def table(rows: Sequence[Row]) -> str:

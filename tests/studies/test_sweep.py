@@ -1,6 +1,7 @@
 """A sweep reads validation alone, trains nothing twice, and says which value is the best."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,26 @@ def test_each_value_is_trained_once_and_the_test_split_is_not_read(
 
     monkeypatch.setattr(sweep, "train", refuse)
     assert sweep.main([over, *common, *places]) == 0
+    # By another key, in the same folder: the one that is trained, under its new name.
+    over, rate = "--over=batch-size=64", "--learning-rate=0.01"
+    assert sweep.main([over, rate, *common, *places]) == 0
+    found = read_json(tmp_path / "sweep" / "sweep.json")["rows"]
+    assert [row["values"] for row in found] == [{"batch_size": "64"}, rows[1]["values"]]
+    assert {**found[0], "values": rows[0]["values"]} == rows[0]
+
+
+def test_a_network_that_has_changed_is_trained_again(linear_network, tmp_path):
+    network = tmp_path / "network.py"
+    path, _, name = linear_network.rpartition(":")
+    places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'sweep'}", "-q"]
+    flags = [f"--model-id={network}:{name}", "--dataset-id=digits_v1", "--epochs=1", *places]
+    hashes = set()
+    for line in ("", "# changed\n"):
+        network.write_text(Path(path).read_text() + line)
+        assert sweep.main(["--over=learning-rate=0.01", *flags]) == 0
+        rows = read_json(tmp_path / "sweep" / "sweep.json")["rows"]
+        hashes.add(rows[0]["own_code"]["model_id"]["sha256"])
+    assert len(hashes) == len(rows) == 2
 
 
 def test_the_weights_of_the_classes_count(linear_network, tmp_path):
