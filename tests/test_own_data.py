@@ -10,6 +10,7 @@ from PIL import Image
 
 from mnist_jax import reexport, rerun, train
 from mnist_jax.data.idx import read_idx
+from mnist_jax.studies import robustness
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
@@ -43,7 +44,7 @@ def run(linear_network):
     return run
 
 
-def test_a_folder_of_colour_pictures_is_released_and_exported_again(run, tmp_path, pictures):
+def test_a_folder_of_colour_pictures_is_released_and_exported_again(run, tmp_path, pictures, capfd):
     # A perfect score on a small set is not refused: n is below 1,000.
     assert run(tmp_path, pictures) == 0
     logs = tmp_path / "run" / "logs"
@@ -57,6 +58,8 @@ def test_a_folder_of_colour_pictures_is_released_and_exported_again(run, tmp_pat
     assert {"balanced_accuracy", "macro_f1", "auc"} == {*release["metrics"]["intervals_95"]}
     card = (tmp_path / "run" / "model_card" / "mnist_model_card.md").read_text()
     assert "red/broken.png" in card and "mean over the classes" in card
+    assert robustness.main([str(tmp_path / "run")]) == 2
+    assert "has images in colour; name a run of grey ones" in capfd.readouterr().err
     assert rerun.main([str(tmp_path / "run")]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}  # and no second copy
     assert reexport.main([str(tmp_path / "run"), "--export_format=onnx"]) == 0

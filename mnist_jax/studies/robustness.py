@@ -19,8 +19,10 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 
 from mnist_jax import command, data
+from mnist_jax.errors import UserError
 from mnist_jax.files import read_json, write_json
 from mnist_jax.release import inputs
+from mnist_jax.release.records import read_history
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import own_code, paths
 from mnist_jax.studies import scoring
@@ -159,6 +161,8 @@ def _act(options: argparse.Namespace) -> int:
     others = [read_json(folder / paths.ROBUSTNESS) for folder in options.beside]
     with run_folder.lock(run_dir):
         dataset = inputs.prepare_data(run, options)
+        if dataset.num_channels != 1:
+            raise UserError(f"{run_dir} has images in colour; name a run of grey ones")
         trained = pipeline.load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test")
         images, labels = (array[: options.num_images] for array in test)
@@ -167,7 +171,7 @@ def _act(options: argparse.Namespace) -> int:
             "dataset_id": config["dataset_id"],
             "image_side": dataset.image_side,
             "num_parameters": num_exported_parameters(trained.params),
-            "epochs": config["epochs"],
+            "epochs": None if "imported" in run else len(read_history(run_dir)["epochs"]),
             "seed": SEED,
             "challenges": measure(
                 images,
