@@ -70,7 +70,7 @@ def of_run(run_dir: Path) -> list[dict[str, Any]]:
                     "seed": of_seed["seed"],
                     "num_examples": metrics["num_examples"],
                     **counts,
-                    "seconds_per_epoch": of_seed["seconds"] / len(history["epochs"]),
+                    "seconds_per_epoch": of_seed["seconds"] / of_seed["last"]["epoch"],
                 }
             )
     else:
@@ -102,7 +102,7 @@ def _trained(run: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> dic
             "dataset_id": dataset_id,
         },
         "seed": config["seed"],
-        "num_epochs": config["epochs"],
+        "num_epochs": len(epochs),
         "seconds_per_epoch": statistics.median(row["seconds"] for row in epochs),
         "machine": environment["cpu"] if is_cpu else devices,
         "jax": environment["versions"]["jax"],

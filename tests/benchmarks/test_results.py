@@ -124,6 +124,7 @@ def test_the_readme_has_full_runs_alone_the_best_of_each_data_set_first():
         training(recipe="mnist_cnn_fast_v1.py", num_correct=9900),
         training(recipe="mnist_capsule_v1.py", num_correct=9950, changes={"epochs": 1}),
         training(num_correct=9910),
+        training(recipe="sign_language_digits.py", dataset_id="own_hands"),
     ]
     named = [line.split("`")[1] for line in results_document.readme_table(rows).splitlines()[2:]]
     recipes = ("mnist_cnn_v1.py", "mnist_cnn_fast_v1.py", "digits_cnn_v1.py")
@@ -157,7 +158,7 @@ def test_several_seeds_of_one_run_become_a_row_each(tmp_path):
             "seed": seed,
             "seconds": 100.0,
             "selected": {"test": {"num_correct": selected, "num_examples": 10_000}},
-            "last": {"test": {"num_correct": last, "num_examples": 10_000}},
+            "last": {"epoch": 5 - seed, "test": {"num_correct": last, "num_examples": 10_000}},
         }
         for seed, (selected, last) in enumerate(counts)
     ]
@@ -178,6 +179,8 @@ def test_several_seeds_of_one_run_become_a_row_each(tmp_path):
     assert results.mean_error(rows) == "0.45 ± 0.07"
     assert results.mean_error(rows, "num_correct_last_epoch") == "0.45 ± 0.21"
     assert rows[0]["seconds_per_epoch"] == 20.0  # 100 s, 5 epochs
+    assert rows[1]["seconds_per_epoch"] == 25.0  # of 4, after which patience ended it
+    assert rows[0]["num_epochs"] == 5
     assert rows[0]["machine"] == "1 x NVIDIA H200"
 
 
