@@ -98,7 +98,8 @@ def auc(scores: Float[np.ndarray, "n classes"], labels: Integer[np.ndarray, " n"
         areas.append(area)
         limits.append(of_area(area, num_class, len(labels) - num_class))
         counts = np.where(is_class, num_class, len(labels) - num_class)
-        influences.append((shares - area) / counts)
+        # Their squares add up to DeLong's variance, each group's by n - 1; one image has none.
+        influences.append((shares - area) / np.sqrt(counts * np.maximum(counts - 1, 1)))
     covariances = np.array(influences) @ np.array(influences).T
     area = math.fsum(areas) / len(areas)
     half = Z * math.sqrt(float(covariances.sum())) / len(areas)

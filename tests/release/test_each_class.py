@@ -131,11 +131,16 @@ def test_the_interval_of_the_area_from_all_pairs(counts):
         wins = scores[is_class, index][:, None] > scores[~is_class, index]
         areas.append(wins.mean())
         influence = np.empty(len(labels))
-        influence[is_class] = (wins.mean(axis=1) - areas[-1]) / is_class.sum()
-        influence[~is_class] = (wins.mean(axis=0) - areas[-1]) / (~is_class).sum()
+        for group, axis in ((is_class, 1), (~is_class, 0)):
+            n = group.sum()
+            influence[group] = (wins.mean(axis=axis) - areas[-1]) / np.sqrt(n * (n - 1))
         influences.append(influence)
         limits.append(of_area(areas[-1], int(is_class.sum()), int((~is_class).sum())))
     half = Z * np.linalg.norm(np.sum(influences, axis=0)) / len(areas)
+    if len(areas) == 1:  # their equation 5, with the sample variances of the components
+        components = wins.mean(axis=1), wins.mean(axis=0)
+        variance = sum(part.var(ddof=1) / len(part) for part in components)
+        assert (half / Z) ** 2 == pytest.approx(variance)
     correlations = correlations_of(np.array(influences) @ np.array(influences).T)
     expected = of_mean(np.array(areas), np.array(limits), correlations)
     value, interval = each_class.auc(scores, labels)
