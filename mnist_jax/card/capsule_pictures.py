@@ -25,7 +25,7 @@ def can_draw(model: Any) -> bool:
 
 def record(
     model: Any,
-    images: UInt8[np.ndarray, "n side side *channels"],
+    images: UInt8[np.ndarray, "n side side *channels"] | Float[np.ndarray, "n side side channels"],
     labels: UInt8[np.ndarray, " n"],
     scores: Float[np.ndarray, "n classes"],
     run_dir: Path,
@@ -34,7 +34,7 @@ def record(
 
     Args:
         model: a network for which `can_draw` holds.
-        images: the test split.
+        images: the test split; floats from 0 to 1.
         labels: its truth.
         scores: the network's.
         run_dir: the run's folder.
@@ -47,7 +47,12 @@ def record(
     chosen = np.concatenate([right, wrong])
     if not len(chosen):
         return
-    pixels = images_to_float(jnp.asarray(images[chosen]))
+    shown = images[chosen]
+    pixels = jnp.asarray(shown)
+    if shown.dtype == np.uint8:
+        pixels = images_to_float(pixels)
+    else:
+        shown = np.rint(255 * shown).astype(np.uint8)
     capsules_below = model.primary_capsules(pixels)
     capsules, couplings = model.route(capsules_below)
     perturbed = [
@@ -57,9 +62,9 @@ def record(
     drawn = _draw(model, capsules, labels[chosen])
     arrays = {
         "num_right": np.array(len(right)),
-        "images": images[chosen].reshape(drawn.shape),
+        "images": shown.reshape(drawn.shape),
         "labels": labels[chosen],
-        "answers": answers[chosen].astype(np.uint8),
+        "answers": answers[chosen],
         "scores": scores[chosen],
         "drawn_from_label": drawn,
         "drawn_from_answer": _draw(model, capsules, answers[chosen]),

@@ -23,6 +23,9 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
     from mnist_jax.card import capsule_plots, mistake_plot, plots  # matplotlib takes a second
 
     folder = run_dir / "model_card" / "plots"
+    for name in model_card.PLOTS:  # of an earlier proof in this folder, of another network perhaps
+        if name != "robustness":
+            (folder / f"{name}.png").unlink(missing_ok=True)
     plots.draw(release, history, folder)
     class_names = release["metrics"]["class_names"]
     mistake_plot.draw(subject.scores, subject.test, class_names, folder)

@@ -31,12 +31,10 @@ def draw(
         folder: where it goes; made if missing.
     """
     wrong = mistakes.find(scores, test.labels)
-    path = folder / "mistakes.png"
     if not len(wrong):
-        path.unlink(missing_ok=True)  # an earlier proof in the same folder may have had some
         return
     with style.context(["default", LOOK]):
-        save(_grid(wrong, scores, test, class_names), path)
+        save(_grid(wrong, scores, test, class_names), folder / "mistakes.png")
 
 
 def _grid(
@@ -58,7 +56,7 @@ def _grid(
         highest = 255 if image.dtype == np.uint8 else 1
         axes.imshow(image, cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
         true, given = (_short(class_names[i]) for i in (int(test.labels[index]), answer))
-        axes.set_title(f"{true} → {given}", size="small", color=VERMILLION, pad=2, parse_math=False)
+        axes.set_title(f"{true} → {given}", size="small", color=VERMILLION, pad=2)
         score = f"{scores[index, answer]:.4f}"
         axes.text(0.5, -0.03, score, transform=axes.transAxes, ha="center", va="top", size="small")
     figure.suptitle(

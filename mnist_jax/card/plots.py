@@ -27,10 +27,12 @@ LOOK = {
     "figure.dpi": 150,
     "grid.color": GREY,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called $x$
 }
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_CLASSES_WITH_COUNTS = 30  # in the confusion matrix; of more it shows colours alone
 MAX_NAMES = 50  # of classes on an axis of it
+MAX_CLASSES_IN_LINES = 200  # of accuracy by class; of more the least accurate
 
 
 def draw(release: Release, history: History | None, folder: Path) -> None:
@@ -161,7 +163,10 @@ def _confusion_matrix(release: Release) -> Figure:
 
 def _per_class_accuracy(release: Release) -> Figure:
     """One line a class: accuracy, Wilson 95 % interval and counts, against the criterion."""
-    classes = release["metrics"]["per_class"]
+    classes, title = release["metrics"]["per_class"], f"{_title(release)}: accuracy by class"
+    if len(classes) > MAX_CLASSES_IN_LINES:
+        title += f", the lowest {MAX_CLASSES_IN_LINES} of {len(classes):,}"
+        classes = sorted(classes, key=lambda row: row["accuracy"])[:MAX_CLASSES_IN_LINES]
     criteria = {row["name"]: row for row in release["criteria"]}
     minimum = criteria["worst_class_accuracy"]["threshold"]
     figure = Figure(figsize=(7, 1.6 + 0.34 * len(classes)))
@@ -186,7 +191,7 @@ def _per_class_accuracy(release: Release) -> Figure:
     axes.invert_yaxis()
     axes.grid(axis="x")
     axes.set_xlabel("accuracy on the class's test images, with Wilson 95 % interval")
-    axes.set_title(f"{_title(release)}: accuracy by class", pad=20)
+    axes.set_title(title, pad=20)
     return figure
 
 
@@ -210,7 +215,11 @@ def _training(release: Release, history: History, metric: str, label: str) -> Fi
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.margins(y=0.1)
     low, high = axes.get_ylim()
-    axes.set_ylim((0, high) if metric == "loss" else (max(low, 0), min(high, 1.005)))
+    if metric == "loss":  # one of the user's own can be negative
+        is_positive = all(row[f"{split}_loss"] >= 0 for row in rows for split, *_ in lines)
+        axes.set_ylim((0 if is_positive else low, high))
+    else:
+        axes.set_ylim((max(low, 0), min(high, 1.005)))
     axes.grid(axis="y")
     axes.set(xlabel="epoch", ylabel=label)
     axes.set_title(f"{_title(release)}: {metric} during training", pad=12)
@@ -259,8 +268,8 @@ def _robustness(runs: list[dict[str, Any]]) -> Figure:
     n = runs[0]["challenges"][0]["num_examples"]
     side, epochs = runs[0]["image_side"], runs[0]["epochs"]
     figure.suptitle(
-        f"{runs[0]['model_id']} on changed test images, n = {n:,}, {side} x {side} pixels, "
-        f"after {epochs} epoch{'s' * (epochs > 1)}",
+        f"{runs[0]['model_id']} on changed test images, n = {n:,}, {side} x {side} pixels"
+        + (f", after {epochs} epoch{'s' * (epochs > 1)}" if epochs else ""),
         size="medium",
     )
     figure.legend(loc="outside lower center", ncols=2, fontsize="small", columnspacing=1.2)

@@ -83,7 +83,7 @@ def majority(metrics: Metrics) -> list[str]:
         name for name, column in zip(names, zip(*matrix, strict=True), strict=True) if any(column)
     ]
     lines = [
-        f"{names[counts.index(max(counts))]} as the answer to all would be right for "
+        f"answering {names[counts.index(max(counts))]} to all would be right for "
         f"{max(counts) / sum(counts):.4f}"
     ]
     if len(answered) == 1:

@@ -47,6 +47,15 @@ def test_the_first_right_answer_of_each_class_and_the_wrong_ones_are_shown(recor
     np.testing.assert_array_equal(arrays["answers"][7:], (labels[[0, 13, 25]] + 1) % 10)
 
 
+def test_levels_from_0_to_1_give_the_same_as_pixels(recorded, model, split, tmp_path):
+    images, *rest = split
+    levels = images[..., None].astype(np.float32) / np.float32(255)
+    capsule_pictures.record(model, levels, *rest, tmp_path)
+    with np.load(tmp_path / paths.CAPSULES) as file:
+        for name, expected in recorded[1].items():
+            np.testing.assert_allclose(file[name], expected, atol=1e-6, err_msg=name)
+
+
 def test_drawings_and_couplings_are_the_networks(recorded, model):
     _, arrays = recorded
     pixels = jnp.asarray(arrays["images"][..., None] / 255, jnp.float32)

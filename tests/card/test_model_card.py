@@ -266,7 +266,7 @@ def test_own_pictures_get_the_means_over_the_classes_and_a_page_on_the_data(tmp_
     model_card.write(tmp_path)
     card = (tmp_path / "model_card" / "mnist_model_card.md").read_text()
     assert ["AUC", "0.9877", "0.9700 to 0.9900"] in tables_of(card)[5]
-    assert "1 as the answer to all would be right for 0.3607." in card  # 1,135 of 3,147
+    assert "answering 1 to all would be right for 0.3607." in card  # 1,135 of 3,147
     assert "big.png, 3024x3024" in section(card, "Data")
     assert "the network met the test split only afterwards" in section(card, "Data")
 

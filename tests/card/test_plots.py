@@ -110,11 +110,22 @@ def test_the_bytes_depend_on_nothing_but_the_numbers(tmp_path):
         assert Image.open(io.BytesIO(first)).info.keys() <= {"dpi"}
 
 
-def test_pyplot_keeps_no_figure(tmp_path):
+def test_a_name_is_never_a_formula_and_pyplot_keeps_no_figure(tmp_path):
     import matplotlib.pyplot
 
-    plots.draw(MNIST, make_history(5), tmp_path)
+    names = ["$$", "$_$", r"$\mathds{R}$", "US$/CA$", *DIGITS[4:]]
+    plots.draw(make_release("own_signs", names, 1000, 77), make_history(5), tmp_path)
+    assert len([*tmp_path.iterdir()]) == 4
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_loss_that_can_be_negative_is_seen():
+    history = make_history(5)
+    for row in history["epochs"]:
+        row |= {"train_loss": row["train_loss"] - 1, "validation_loss": -0.9}
+    low, high = plots._training(MNIST, history, "loss", "loss").axes[0].get_ylim()
+    assert low < -0.9 and high > history["epochs"][0]["train_loss"]
+    assert plots._training(MNIST, make_history(5), "loss", "loss").axes[0].get_ylim()[0] == 0
 
 
 def test_two_hundred_classes_fit_and_one_may_have_no_test_image(tmp_path):
@@ -129,6 +140,16 @@ def test_two_hundred_classes_fit_and_one_may_have_no_test_image(tmp_path):
     figure = plots._per_class_accuracy(release)
     words = words_of(figure)
     assert "no test image" in words and "0 of 0" not in words and {*names} <= {*words}
+
+
+def test_of_thousands_of_classes_the_least_accurate_are_drawn():
+    release = make_release("own_signs", [str(number) for number in range(4000)], 40_000, 300)
+    figure = plots._per_class_accuracy(release)
+    assert figure.get_size_inches()[1] * 150 < 11_000  # pixels
+    drawn = [float(label.get_text()) for label in figure.axes[0].get_yticklabels()]
+    accuracies = [row["accuracy"] for row in release["metrics"]["per_class"]]
+    assert len(drawn) == plots.MAX_CLASSES_IN_LINES
+    assert sorted(accuracies[int(i)] for i in drawn) == sorted(accuracies)[: len(drawn)]
 
 
 @pytest.mark.parametrize("num_errors", [77, 700])

@@ -304,7 +304,7 @@ def test_the_means_are_shown_beside_what_a_blind_answer_gets(uneven):
     line = shown.each_class(uneven)
     low, high = uneven["intervals_95"]["auc"]
     assert f"AUC {uneven['auc']:.4f} ({low:.4f} to {high:.4f})" in line
-    assert "class 0 as the answer to all would be right for 0.9000" in line
+    assert "answering class 0 to all would be right for 0.9000" in line
     assert "THE MODEL" not in line
     blind = with_each_class(np.tile([0.9, 0.1], (600, 1)), np.repeat([0, 1], [540, 60]))
     assert shown.each_class(blind).endswith("THE MODEL ANSWERS class 0 TO ALL")
@@ -417,6 +417,11 @@ def test_metrics_that_cannot_be_true_are_refused(key, value, reason):
     verdict = judge(make_metrics() | {key: value})
     assert verdict["verdict"] == "refused"
     assert any(line.startswith(f"metrics_consistent: {reason}") for line in verdict["reasons"])
+
+
+def test_a_loss_of_one_s_own_can_be_negative():
+    run = RUN | {"own_code": {"criterion_id": {"reference": "own.py:loss", "sha256": "0"}}}
+    assert judge(make_metrics() | {"loss": -0.1}, run=run)["verdict"] == "released"
 
 
 def test_a_loss_of_zero_is_possible():

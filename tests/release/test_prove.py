@@ -1,6 +1,7 @@
 """A network that was trained anywhere, to its verdict, by `mnist_jax.prove`."""
 
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +74,10 @@ def test_floats_give_the_verdict_that_pixels_give_and_the_defaults_can_refuse(
 ):
     images, labels = split
     pixels = mnist_jax.prove(model, images[..., 0], labels, tmp_path)
+    drawing = tmp_path / "model_card" / "plots" / "reconstructions.png"
+    shutil.copy(drawing.with_name("mistakes.png"), drawing)  # as if it were a capsule network's
     floats = mnist_jax.prove(model, images[..., 0] / 255, labels, tmp_path)  # takes its place
+    assert not drawing.exists()
     assert pixels["verdict"] == floats["verdict"] == "refused"
     assert any("test_accuracy" in reason for reason in floats["reasons"])
     assert pixels["metrics"]["confusion_matrix"] == floats["metrics"]["confusion_matrix"]
