@@ -10,10 +10,9 @@ def promote(repository: Path, name: str, version: str) -> None:
     """Makes a version the champion, whatever the comparison said."""
     _check_place(repository, version)
     with store.lock(repository):
-        before = layout.champion(repository, name) if _has_champion(repository, name) else None
+        was = _champion_before(repository, name)
         layout.load_version(repository, name, int(version))
         store.promote(repository, name, int(version))
-    was = "there was none" if before is None else f"it was {before}"
     print(f"the champion of {name} is version {version}; {was}")
 
 
@@ -37,5 +36,10 @@ def _check_place(repository: Path, version: str) -> None:
         raise UserError(f"{repository} is not a folder; name the repository")
 
 
-def _has_champion(repository: Path, name: str) -> bool:
-    return (repository / name / layout.CHAMPION).exists()
+def _champion_before(repository: Path, name: str) -> str:
+    if not (repository / name / layout.CHAMPION).exists():
+        return "there was none"
+    try:
+        return f"it was {layout.champion(repository, name)}"
+    except UserError:  # which promoting another one puts right
+        return "it was damaged"

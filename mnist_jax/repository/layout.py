@@ -73,7 +73,10 @@ def list_versions(repository: Path, name: str) -> tuple[int, ...]:
         numbers = [entry.name for entry in folder.iterdir() if VERSION_NUMBER.match(entry.name)]
     except OSError:
         return ()
-    return tuple(sorted(int(number) for number in numbers if (folder / number / SUMS).is_file()))
+    # os.path: `Path.is_file` raises where a folder must not be entered.
+    return tuple(
+        sorted(int(number) for number in numbers if os.path.isfile(folder / number / SUMS))
+    )
 
 
 def champion(repository: Path, name: str) -> int:

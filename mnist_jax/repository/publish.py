@@ -110,6 +110,7 @@ def publish(options: argparse.Namespace) -> None:
     side = dataset.image_side
     test = data.read(dataset, "test")
     with store.lock(repository):
+        store.check_has_links(repository, name)
         champion = check_fits(repository, name, candidate, side)
         number = store.next_number(repository, name)
         comparison, is_promoted, reason = None, True, "there was none before"

@@ -14,20 +14,22 @@ def sign(folder: Path, private_key: Path) -> None:
     The signature appears whole, beside a version that is served as well, or replaces an older one.
 
     Raises:
-        UserError: model-signing is not installed, or the key cannot be used.
+        UserError: model-signing is not installed, the key cannot be used, or the folder cannot be
+            written.
     """
     hashing, signing, _ = _library()
-    try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
-        signer.set_hashing_config(_every_file(hashing, folder))
-        with tempfile.TemporaryDirectory(prefix=".signing_", dir=folder.parent) as staging:
-            signer.sign(folder, Path(staging) / SIGNATURE)
-            write_bytes(folder / SIGNATURE, (Path(staging) / SIGNATURE).read_bytes())
-    except Exception as error:  # the library and those beneath it raise what they like
-        raise UserError(
-            f"{private_key} cannot sign ({first_line(error)}); "
-            "make a key with openssl ecparam -name prime256v1 -genkey -noout"
-        ) from error
+    with tempfile.TemporaryDirectory() as elsewhere:  # what a killed process leaves is no model
+        made = Path(elsewhere, SIGNATURE)
+        try:
+            signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+            signer.set_hashing_config(_every_file(hashing))
+            signer.sign(folder, made)
+        except Exception as error:  # the library and those beneath it raise what they like
+            raise UserError(
+                f"{private_key} cannot sign ({first_line(error)}); "
+                "make a key with openssl ecparam -name prime256v1 -genkey -noout"
+            ) from error
+        write_bytes(folder / SIGNATURE, made.read_bytes())
 
 
 def check(folder: Path, public_key: Path) -> None:
@@ -43,7 +45,7 @@ def check(folder: Path, public_key: Path) -> None:
     hashing, _, verifying = _library()
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
-        verifier.set_hashing_config(_every_file(hashing, folder))
+        verifier.set_hashing_config(_every_file(hashing))
         verifier.verify(folder, folder / SIGNATURE)
     except Exception as error:  # as above
         raise UserError(
@@ -52,9 +54,9 @@ def check(folder: Path, public_key: Path) -> None:
         ) from error
 
 
-def _every_file(hashing, folder: Path):
+def _every_file(hashing):
     """All but the signature: the library would leave out what belongs to git."""
-    return hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
 
 
 def _library():

@@ -130,18 +130,28 @@ def add_version(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def check_has_links(repository: Path, name: str) -> None:
+    """Makes sure that a model's champion can change.
+
+    Raises:
+        UserError: the repository is a copy without links.
+    """
+    link = repository / name / SERVING
+    if link.exists() and not link.is_symlink():
+        raise UserError(
+            f"{link} is a copy, not a link; copy the repository with its links, as cp -a does, or "
+            "change the original"
+        )
+
+
 def promote(repository: Path, name: str, number: int) -> None:
     """Makes a version the champion; Triton's configuration changes in the same instant.
 
     Raises:
         UserError: the repository is a copy without links, or cannot be written.
     """
+    check_has_links(repository, name)
     link = repository / name / SERVING
-    if link.exists() and not link.is_symlink():
-        raise UserError(
-            f"{link} is a copy, not a link; copy the repository with its links, as cp -a does, or "
-            "promote in the original"
-        )
     staging = link.with_name(f".{SERVING}")
     try:
         staging.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Where the models to serve come from: a model repository, or one run."""
 
+import itertools
+import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +35,15 @@ class Repository:
         """Returns the models there now, by name."""
         listings = {}
         for name in layout.list_models(self._path):
+            champion, problem = None, ""
+            try:
+                champion = layout.champion(self._path, name)
+            except UserError as error:
+                problem = str(error)
+            # Listed last: a new champion's folder is there before it is the champion.
             numbers = layout.list_versions(self._path, name)
             marks = {number: _mark(self._path / name / str(number)) for number in numbers}
-            try:
-                listings[name] = Listing(marks, layout.champion(self._path, name), "")
-            except UserError as error:
-                listings[name] = Listing(marks, None, str(error))
+            listings[name] = Listing(marks, champion, problem)
         return listings
 
     def load(self, name: str, number: int) -> layout.Version:
@@ -58,8 +63,10 @@ class Run:
         self.name = str(read_json(path / CONFIG)["dataset"]["dataset_id"])
 
     def listings(self) -> dict[str, Listing]:
-        """Returns the one model."""
-        return {self.name: Listing({1: _mark(self._path / "models")}, 1, "")}
+        """Returns the one model; scripts/export writes its file first, and last what it is."""
+        described = (_mark(self._path / name) for name in (CONFIG, VERIFICATION, RELEASE))
+        mark = (*_mark(self._path / "models"), *itertools.chain.from_iterable(described))
+        return {self.name: Listing({1: mark}, 1, "")}
 
     def load(self, name: str, number: int) -> layout.Version:
         """Returns the exported model, which is the file that was verified.
@@ -94,10 +101,10 @@ def find_source(path: Path) -> Source:
     Raises:
         UserError: it is neither a model repository nor a finished run.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UserError(f"{path} is not a folder; name a model repository, or the folder of a run")
-    if (path / CONFIG).is_file():
-        if not ((path / MODEL).is_file() and (path / VERIFICATION).is_file()):
+    if os.path.isfile(path / CONFIG):
+        if not (os.path.isfile(path / MODEL) and os.path.isfile(path / VERIFICATION)):
             raise UserError(f"{path} is a run without {MODEL}; finish it, or use scripts/export")
         return Run(path)
     if not layout.list_models(path):
@@ -116,19 +123,19 @@ def find_model(path: Path) -> layout.Version:
         UserError: it is none of these, or what is there is not what was verified or published.
     """
     place = path.resolve()  # `serving` is a link to a version
-    if not place.is_dir():
+    if not os.path.isdir(place):
         try:
             return layout.Version(path.stem, 0, path, layout.read_file(place), (), {})
         except OSError as error:
             raise UserError(
                 f"{path}: {error.strerror}; name a run, a model of a repository or an .onnx file"
             ) from error
-    if (place / layout.SUMS).is_file():
+    if os.path.isfile(place / layout.SUMS):
         manifest, contents = layout.check_files(place)
         labels = tuple(contents[layout.LABELS].decode().splitlines())
         model = contents[layout.MODEL]
         return layout.Version(place.name, 0, place / layout.MODEL, model, labels, manifest)
-    if (place / CONFIG).is_file():
+    if os.path.isfile(place / CONFIG):
         source = find_source(path)
         return source.load(next(iter(source.listings())), 1)
     if layout.list_versions(place.parent, place.name):
@@ -143,10 +150,10 @@ def find_model(path: Path) -> layout.Version:
     return layout.load_version(place, names[0], layout.champion(place, names[0]))
 
 
-def _mark(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Returns every file's name, size and time, which change when the folder does."""
+def _mark(place: Path) -> tuple[tuple[str, int, int], ...]:
+    """Returns name, size and time of a file, or of all below a folder: they change when it does."""
     marks = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(place.rglob("*")) or [place]:
         try:
             facts = path.lstat()
         except OSError:  # gone meanwhile: the next look finds a change

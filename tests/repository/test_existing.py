@@ -34,12 +34,17 @@ def key(tmp_path_factory):
     return folder / "private.pem", folder / "public.pem"
 
 
-def test_a_version_that_is_there_can_be_signed_by_its_number(repository, key, capfd):
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_version_that_is_there_can_be_signed_by_its_number(
+    is_relative, repository, key, capfd, monkeypatch
+):
+    monkeypatch.chdir(repository)
     with pytest.raises(UserError, match="is not signed"):
         sign.check(repository / "digits" / "2", key[1])
     before = sorted(path.name for path in (repository / "digits").iterdir())
     for _ in range(2):
-        arguments = ["--repository", str(repository), "--sign", str(key[0])]
+        named = "." if is_relative else str(repository)
+        arguments = ["--repository", named, "--sign", str(key[0])]
         assert publish.main([*arguments, "--version", "digits", "2"]) == 0
         assert "signed version 2 of digits" in capfd.readouterr().out
         sign.check(repository / "digits" / "2", key[1])
@@ -57,6 +62,24 @@ def test_a_run_that_is_published_already_is_signed_there(released, tmp_path, key
     sign.check(tmp_path / "digits_v1" / "1", key[1])
     assert publish.main(arguments) == 2
     assert layout.list_versions(tmp_path, "digits_v1") == (1,)
+
+
+def test_a_folder_that_cannot_be_written_is_not_the_keys_fault(repository, key, monkeypatch):
+    def full(*_):
+        raise UserError("cannot write it: No space left on device")
+
+    monkeypatch.setattr(sign, "write_bytes", full)
+    with pytest.raises(UserError, match=r"^cannot write it"):
+        sign.sign(repository / "digits" / "2", key[0])
+
+
+def test_a_damaged_champion_does_not_hinder_another(repository, capfd):
+    (repository / "digits" / "2" / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="name one with scripts/publish --promote digits VERSION"):
+        layout.champion(repository, "digits")
+    assert publish.main(["--repository", str(repository), "--promote", "digits", "1"]) == 0
+    assert "version 1; it was damaged" in capfd.readouterr().out
+    assert layout.champion(repository, "digits") == 1
 
 
 def test_a_changed_version_is_not_signed(repository, key):
