@@ -15,23 +15,17 @@ ALL = "*"
 _NAME = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"
 
 
-def allowed_hosts(address: str, more: Sequence[str]) -> list[str]:
+def allowed_hosts(address: str, host: str, more: Sequence[str]) -> list[str]:
     """Returns the names that are answered, `*.` for all below a domain, or `*` for all names.
 
     Args:
         address: that the server listens on; on loopback, loopback names are answered.
+        host: the name or address that it was told to listen on.
         more: names to answer besides; elsewhere the only ones, where there are any.
     """
-    if address == "localhost" or _is_loopback(address):
-        return list(dict.fromkeys([*LOOPBACK_NAMES, address, *more]))
+    if ipaddress.ip_address(address).is_loopback:
+        return list(dict.fromkeys([*LOOPBACK_NAMES, host, *more]))
     return list(more) or [ALL]
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def host_pattern(text: str) -> str:

@@ -85,10 +85,10 @@ def serve(options: argparse.Namespace) -> int:
         raise UserError(f"{options.path} has no version that can be served: {reasons}")
     _bind(options.host, options.grpc_port, "--grpc-port").close()  # grpc says it in many lines
     with _bind(options.host, options.port, "--port") as listener:
+        address = listener.getsockname()[0]
+        hosts = allowed_hosts(address, options.host, options.allow_host)
         config = uvicorn.Config(
-            rest.make_app(
-                models, reader, allowed_hosts(options.host, options.allow_host), options.cors
-            ),
+            rest.make_app(models, reader, hosts, options.cors),
             http=BoundedProtocol,
             ws="none",
             loop="uvloop",

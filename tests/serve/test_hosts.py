@@ -39,18 +39,30 @@ def status(host, allowed):
     ],
 )
 def test_a_host_is_answered_if_it_was_named(host, expected):
-    assert status(host, allowed_hosts("::1", ["digits.example", "*.wide.example"])) == expected
+    assert (
+        status(host, allowed_hosts("::1", "::1", ["digits.example", "*.wide.example"])) == expected
+    )
 
 
 def test_elsewhere_than_on_loopback_all_are_answered_unless_some_are_named():
-    assert status("any.example", allowed_hosts("0.0.0.0", [])) == 200
-    assert status("any.example", allowed_hosts("0.0.0.0", ["digits.example"])) == 400
+    assert status("any.example", allowed_hosts("0.0.0.0", "", [])) == 200
+    assert status("any.example", allowed_hosts("0.0.0.0", "", ["digits.example"])) == 400
 
 
 def test_each_name_is_told_once():
-    assert allowed_hosts("127.0.0.1", ["a.example"]) == [
+    assert allowed_hosts("127.0.0.1", "127.0.0.1", ["a.example"]) == [
         *("localhost", "127.0.0.1", "[::1]", "a.example"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("127.0.1.1", "this-machine"), ("127.0.0.1", "127.1"), ("127.0.0.1", "LOCALHOST")],
+)
+def test_loopback_is_loopback_however_it_is_spelt(address, host):
+    hosts = allowed_hosts(address, host, [])
+    assert status("evil.example", hosts) == 400
+    assert status(host, hosts) == status("localhost", hosts) == 200
 
 
 @pytest.mark.parametrize("text", ["", "a b", "http://a.example", "a.example:80", "a.*.example"])
