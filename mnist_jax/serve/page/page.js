@@ -46,7 +46,7 @@ const field = new Field(get("field"), () => read());
 
 /** Reads what is on the field; of changes that come while a model is at work, the last one counts. */
 async function read() {
-  say("");
+  if (labels.length) say(""); // else what is said is why no model is there, and how to try again
   isBehind = true;
   if (isReading) return;
   isReading = true;
@@ -237,6 +237,7 @@ async function chooseVersion() {
   get("scores").tBodies[0].replaceChildren(...rows);
   showAll(rows.length <= FEW);
   showScores(null);
+  say("");
   if (!field.isEmpty) read();
 }
 
@@ -304,8 +305,9 @@ get("open").addEventListener("click", () => get("file").click());
 get("field").addEventListener("click", () => field.isForDrawing || get("file").click());
 get("all").addEventListener("click", () => showAll(!get("scores").matches(".all")));
 get("file").addEventListener("change", orSay(async ({ target }) => {
-  await open(target.files[0]);
+  const [file] = target.files;
   target.value = ""; // the same file can be opened again
+  await open(file);
 }));
 get("model").addEventListener("change", orSay(chooseModel));
 get("version").addEventListener("change", orSay(chooseVersion));
