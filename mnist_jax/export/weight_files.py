@@ -74,7 +74,7 @@ def _read_torch(content: bytes) -> Weights:
         raise UserError("the file holds no state_dict; save model.state_dict() with torch.save")
     return Weights(
         {
-            name.removeprefix("module."): tensor.float().numpy()  # of DataParallel
+            name.removeprefix("module."): tensor.detach().float().numpy()  # of DataParallel
             for name, tensor in state.items()
             if not name.endswith("num_batches_tracked")
         },
@@ -105,6 +105,7 @@ def _read_keras(content: bytes) -> Weights:
             group.visititems(
                 lambda name, one: arrays.update({name: one[()]} if hasattr(one, "shape") else {})
             )
+            arrays = {k: v for k, v in arrays.items() if not k.startswith("optimizer/")}
             return Weights(arrays, "keras", is_ordered=False)
         for layer in map(_text, group.attrs["layer_names"]):
             for name in map(_text, group[layer].attrs["weight_names"]):

@@ -131,6 +131,17 @@ def test_a_port_of_sabours_network_is_what_its_papers_say(sabours_port, referenc
     np.testing.assert_allclose(capsules[0], expected, atol=1e-5, rtol=0)
 
 
+def test_the_optimizer_in_a_file_of_keras_3_is_passed_over(tmp_path):
+    kernel = np.random.default_rng(0).standard_normal((4, 3), np.float32)
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = kernel
+        file["optimizer/vars/0"] = 1875  # steps, a whole number
+        file["optimizer/vars/2"] = np.zeros((4, 3), np.float32)
+    weights = weight_files.read(tmp_path / "model.weights.h5")
+    assert list(weights.arrays) == ["layers/dense/vars/0"]
+    np.testing.assert_array_equal(weights.arrays["layers/dense/vars/0"], kernel)
+
+
 def test_a_published_file_of_another_network_is_refused_by_name(real_data):
     """Its trunk has instance normalisation and two views of each object: no network of ours."""
     weights = weight_files.read(real_data / "golden" / "efficient_capsnet_SMALLNORB.h5")

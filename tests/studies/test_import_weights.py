@@ -116,7 +116,7 @@ def test_a_network_trained_in_pytorch_answers_alike(released, tmp_path):
     images, labels = split("test")
     with torch.inference_mode():
         num_right_there = int((net(images).argmax(1) == labels).sum())
-    torch.save(net.state_dict(), tmp_path / "net.pth")
+    torch.save(net.state_dict(keep_vars=True), tmp_path / "net.pth")
     normalisation = ["--input-mean=0.1307", "--input-std=0.3081"]
     arguments = [str(tmp_path / "net.pth"), *flags(released, tmp_path / "run"), *normalisation]
     assert import_weights.main(arguments) == 0
