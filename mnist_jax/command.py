@@ -141,10 +141,11 @@ def expand_home(path: str, name: str = "the path") -> str:
 
 
 def _expanded(value: Any) -> Any:
-    """Expands what is a path, alone or in a list."""
+    """Expands what is a path, alone or in a list, and leads to nothing as it is given."""
     if isinstance(value, list):
         return [_expanded(entry) for entry in value]
-    return Path(expand(str(value))) if isinstance(value, Path) else value
+    is_given = not isinstance(value, Path) or os.path.lexists(value)
+    return value if is_given else Path(expand(str(value)))
 
 
 @contextmanager

@@ -66,6 +66,8 @@ def _lines(stdin: int, end: bytes) -> Iterator[str]:
     """Yields the paths on standard input as they come; bytes that are not text survive."""
     rest = b""
     while block := os.read(stdin, _LONGEST_NAME):
+        if end == b"\n" and b"\0" in block:
+            raise UserError("standard input has paths that end in NUL; give --null")
         *whole, rest = (rest + block).split(end)
         yield from (os.fsdecode(line) for line in whole if line)
         if len(rest) > _LONGEST_NAME:

@@ -255,6 +255,8 @@ def test_names_come_back_byte_for_byte(linear, tmp_path, answer):
         os.dup2(before, 0)
     assert status == 0
     assert [os.path.basename(os.fsencode(row[0])) for row in rows] == names
+    with (tmp_path / "list").open() as stdin, pytest.raises(UserError, match="give --null"):
+        [*listed.list_files(["-"], b"\n", refuse=print, stdin=stdin.fileno())]
 
 
 def test_a_terminal_gets_no_codes_from_names():
