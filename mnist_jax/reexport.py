@@ -44,7 +44,7 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
     if options.export_format is not None:
         config["export_format"] = options.export_format
     with command.loading():
-        from mnist_jax import data, pipeline
+        from mnist_jax import pipeline
         from mnist_jax.run import compilation_cache, environment
 
     environment.start_jax(os.environ)
@@ -52,10 +52,7 @@ def export_again(options: argparse.Namespace, console: Console, phases: Phases) 
         run_folder.remove_leftovers(options.run_dir)
         compilation_cache.use(os.environ)
         dataset = inputs.prepare_data(run, options)
-        trained = pipeline.load_trained(config, dataset, options.run_dir)
-        test = data.read(dataset, "test")
-        subject = pipeline.measure_test(config, dataset, trained, test, options.run_dir)
-        is_released = pipeline.deliver(config, subject, options.run_dir, console, phases)
+        is_released = pipeline.deliver_again(config, dataset, options.run_dir, console, phases)
     return 0 if is_released else 1
 
 

@@ -17,6 +17,7 @@ from mnist_jax.config import PLACES
 from mnist_jax.errors import StoppedError, Terminated, UserError, printable
 from mnist_jax.files import json_sha256, read_json, sha256
 from mnist_jax.release import inputs
+from mnist_jax.release.records import read_files
 from mnist_jax.run import folder as run_folder
 from mnist_jax.run import log, paths
 from mnist_jax.run.stopwatch import Phases
@@ -63,15 +64,20 @@ def reproduce(options: argparse.Namespace) -> int:
     ):
         for line in differences(run["environment"], environment.describe()):
             LOGGER.warning("%s", line)
-        inputs.prepare_data(run, options)
+        dataset, made = inputs.prepare_data(run, options), Path(folder, "run")
         data_dir = options.data_dir or run["config"]["data_dir"]
-        places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": f"{folder}/run"}
+        places = {"data_dir": str(data_dir), "manual_dir": "", "output_dir": str(made)}
         places |= {"coordinator": "", "num_processes": 1, "process_id": 0}  # by itself
+        config = {**run["config"], **places}
         try:
-            pipeline.run({**run["config"], **places}, console, Phases())
+            pipeline.run(config, console, Phases())
+            formats = read_files(options.run_dir)
+            if formats and formats.keys() != read_files(made).keys():  # by a later scripts/export
+                config |= {"skip_export": False, "export_format": tuple(formats)}
+                pipeline.deliver_again(config, dataset, made, console, Phases())
         except StoppedError as stopped:  # its folder goes, so it cannot resume
             raise (Terminated if stopped.status == 143 else KeyboardInterrupt) from stopped
-        rows = compare(options.run_dir, Path(folder, "run"))
+        rows = compare(options.run_dir, made)
     console.print(table(rows))
     return 0 if all(row.then == row.now for row in rows) else 1
 
