@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hashlib
 import os
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_jax.data import published
+from mnist_jax.data import decoding, own, published
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -14,6 +15,14 @@ NAMES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+
+@pytest.fixture(scope="module")
+def decoders_once():
+    """Starts the processes that decode once for a module's many small sets of pictures."""
+    with decoding.Decoders() as shared, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own, "Decoders", lambda: contextlib.nullcontext(shared))
+        yield
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_jax.data import arrays, own, readers
 from mnist_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("decoders_once")
 
 
 def picture(number):

@@ -10,6 +10,7 @@ from PIL import Image
 from mnist_jax.data import arrays, own, pictures, report
 from mnist_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("decoders_once")
 SHARES = {"validation_share": 0.2, "test_share": 0.2}
 
 

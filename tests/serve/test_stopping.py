@@ -22,7 +22,7 @@ SOON_S = 10
 
 
 def test_a_signal_just_after_it_serves_ends_it(repository):
-    for attempt in range(8):
+    for attempt in range(4):
         command = [sys.executable, "-m", "mnist_jax.serve", str(repository)]
         with subprocess.Popen(
             [*command, "--port=0", "--grpc-port=0"], stdout=subprocess.PIPE, text=True
@@ -30,7 +30,7 @@ def test_a_signal_just_after_it_serves_ends_it(repository):
             for line in process.stdout:
                 if "serving" in line:
                     break
-            time.sleep(attempt * 0.01)
+            time.sleep(attempt * 0.02)
             process.send_signal(signal.SIGTERM if attempt % 2 else signal.SIGINT)
             try:
                 assert process.wait(SOON_S) == 0
