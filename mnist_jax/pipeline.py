@@ -167,7 +167,7 @@ def measure_test(
 def deliver_again(
     config: Mapping[str, Any], dataset: Dataset, run_dir: Path, console: Console, phases: Phases
 ) -> bool:
-    """Measures, proves and documents a finished run once more; returns whether it is released."""
+    """Takes a finished run to its verdict and card again; returns whether it is released."""
     trained = load_trained(config, dataset, run_dir)
     subject = measure_test(config, dataset, trained, data.read(dataset, "test"), run_dir)
     return deliver(config, subject, run_dir, console, phases)

@@ -18,7 +18,7 @@ def sign(folder: Path, private_key: Path) -> None:
             written.
     """
     hashing, signing, _ = _library()
-    with tempfile.TemporaryDirectory() as elsewhere:  # what a killed process leaves is no model
+    with tempfile.TemporaryDirectory() as elsewhere:  # nothing of a killed process stays here
         made = Path(elsewhere, SIGNATURE)
         try:
             signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
