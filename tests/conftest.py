@@ -70,11 +70,22 @@ def _get_code(loader, name):
         return SourceFileLoader.get_code(loader, name)
 
 
+# The files that take longest, first: else one worker has the last of them and the other nothing.
+LONGEST = (
+    *("models/test_capsule_networks.py", "serve/test_server.py", "crash/test_storage.py"),
+    *("test_surroundings.py", "page/test_page.py", "training/test_processes.py"),
+    *("export/test_onnx.py", "serve/test_predict.py", "test_terminals.py"),
+    *("serve/test_stopping.py", "crash/test_kill.py", "test_pipeline.py"),
+    *("card/test_capsule_pictures.py", "release/test_verify.py", "test_own_data.py"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Refuses names that differ from process to process, which the workers could not share."""
+    """Refuses names that differ from process to process; puts what takes longest first."""
     for item in items:
         if re.search(r" at 0x[0-9a-f]+", item.nodeid):
             raise pytest.UsageError(f"{item.nodeid} has an address in its name; give it an id")
+    items.sort(key=lambda item: not str(item.path).endswith(LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,13 +6,14 @@ import time
 import pytest
 
 from benchmarks import interleaved
-from benchmarks.__main__ import parts_on_a_cpu
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["capsule_routing", "latency_1"])
 def test_each_peer_runs_and_computes_the_same(name):
     pytest.importorskip("torch", reason="scripts/install bench")
+    from benchmarks.__main__ import parts_on_a_cpu
+
     part = parts_on_a_cpu(argparse.Namespace(quick=True, manual_dir=None))[name]()
     found = interleaved.run(part, 1, time.perf_counter)
     assert found["notes"] == []

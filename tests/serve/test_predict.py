@@ -460,7 +460,7 @@ def test_it_needs_no_jax(linear, tmp_path):
     assert done.stdout.splitlines()[1].startswith(f"{tmp_path / 'one.png'},")
 
 
-@given(st.lists(st.binary(min_size=1, max_size=9).filter(lambda name: b"\n" not in name)))
+@given(st.lists(st.binary(min_size=1, max_size=9).filter(lambda name: not {*b"\n\0"} & {*name})))
 def test_a_list_is_read_as_it_was_written(names):
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb"):
@@ -469,8 +469,13 @@ def test_a_list_is_read_as_it_was_written(names):
         assert [os.fsencode(name) for name in listed._lines(reading, b"\n")] == names
 
 
-def test_a_list_without_ends_is_refused():
-    with open("/dev/zero", "rb") as stdin, pytest.raises(UserError, match=r"more than 65,536 byt"):
+@pytest.mark.parametrize(
+    ("byte", "message"),
+    [(b"a", "more than 65,536 bytes; end each in a line end"), (b"\0", "--null")],
+)
+def test_a_list_without_ends_is_refused(byte, message, tmp_path):
+    (tmp_path / "list").write_bytes(2**17 * byte)
+    with (tmp_path / "list").open("rb") as stdin, pytest.raises(UserError, match=message):
         next(listed._lines(stdin.fileno(), b"\n"))
 
 
