@@ -307,8 +307,9 @@ def test_what_does_not_print_is_written_out():
     assert str(UserError(f"{NASTY} is bad")) == r"a\nb\x1b[31m\x07c\u202e\udcff is bad"
 
 
-def test_no_name_forges_a_line_of_the_log_or_colours_the_terminal(tmp_path, capfd):
+def test_no_name_forges_a_line_of_the_log_or_colours_the_terminal(tmp_path, capfd, monkeypatch):
     logger = logging.getLogger("mnist_jax")
+    monkeypatch.setattr(logger, "handlers", [])  # pytest's would have the name as it is
     console = Console(force_terminal=True, width=200)
     with log.to_terminal(console), log.to_file(tmp_path / "x.log"):
         logger.info("run folder %s", NASTY)
