@@ -119,10 +119,12 @@ def _say(line: str) -> None:
 def expand(path: str) -> str:
     """Returns a path with `~`, `~user` and `$VARIABLE` replaced; a variable that is not set stays.
 
+    A path that leads to something as it is given stays: a shell has expanded it already.
+
     Raises:
         UserError: there is no such user.
     """
-    return expand_home(os.path.expandvars(path))
+    return path if os.path.lexists(path) else expand_home(os.path.expandvars(path))
 
 
 def expand_home(path: str, name: str = "the path") -> str:
@@ -141,11 +143,10 @@ def expand_home(path: str, name: str = "the path") -> str:
 
 
 def _expanded(value: Any) -> Any:
-    """Expands what is a path, alone or in a list, and leads to nothing as it is given."""
+    """Expands what is a path, alone or in a list."""
     if isinstance(value, list):
         return [_expanded(entry) for entry in value]
-    is_given = not isinstance(value, Path) or os.path.lexists(value)
-    return value if is_given else Path(expand(str(value)))
+    return Path(expand(str(value))) if isinstance(value, Path) else value
 
 
 @contextmanager

@@ -23,17 +23,12 @@ def list_files(paths: Iterable[str], end: bytes, refuse: Refuse, stdin: int = 0)
         stdin: the descriptor of standard input.
     """
     for path in paths:
-        found = _lines(stdin, end) if path == STANDARD_INPUT else [_expanded(path)]
+        found = _lines(stdin, end) if path == STANDARD_INPUT else [command.expand(path)]
         for one in found:
             if os.path.isdir(one):
                 yield from _files_below(one, refuse)
             else:
                 yield one
-
-
-def _expanded(path: str) -> str:
-    """A path as it is given, where that leads to something: a shell has expanded it already."""
-    return path if os.path.lexists(path) else command.expand(path)
 
 
 def _files_below(root: str, refuse: Refuse) -> Iterator[str]:
