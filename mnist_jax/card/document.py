@@ -8,6 +8,7 @@ from mnist_jax.card import capsule_pictures, mistakes, model_card
 from mnist_jax.release import prove
 from mnist_jax.release.prove import Subject
 from mnist_jax.release.records import Criteria, History, Release
+from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
 
 
@@ -24,8 +25,9 @@ def draw(release: Release, history: History | None, subject: Subject, run_dir: P
 
     folder = run_dir / "model_card" / "plots"
     for name in model_card.PLOTS:  # of an earlier proof in this folder, of another network perhaps
-        if name != "robustness":
-            (folder / f"{name}.png").unlink(missing_ok=True)
+        path = folder / f"{name}.png"
+        if path != run_dir / paths.ROBUSTNESS_PLOT:
+            path.unlink(missing_ok=True)
     plots.draw(release, history, folder)
     class_names = release["metrics"]["class_names"]
     mistake_plot.draw(subject.scores, subject.test, class_names, folder)

@@ -62,15 +62,15 @@ def draw(release: Release, history: History | None, folder: Path) -> None:
             save(figure, folder / f"{name}.png")
 
 
-def draw_robustness(runs: list[dict[str, Any]], folder: Path) -> None:
-    """Writes robustness.png: one run's answers to each challenge, and other runs' beside them.
+def draw_robustness(runs: list[dict[str, Any]], path: Path) -> None:
+    """Writes a picture of one run's answers to each challenge, and other runs' beside them.
 
     Args:
         runs: robustness.json of each.
-        folder: where the picture goes; made if missing.
+        path: where the PNG goes.
     """
     with style.context(["default", LOOK]):
-        save(_robustness(runs), folder / "robustness.png")
+        save(_robustness(runs), path)
 
 
 def draw_sweep(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

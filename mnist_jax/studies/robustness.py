@@ -181,7 +181,7 @@ def _act(options: argparse.Namespace) -> int:
             ),
         }
         write_json(run_dir / paths.ROBUSTNESS, figures)
-        plots.draw_robustness([figures, *others], run_dir / "model_card" / "plots")
+        plots.draw_robustness([figures, *others], run_dir / paths.ROBUSTNESS_PLOT)
         model_card.write(run_dir)
     return _report(figures, Console())
 
