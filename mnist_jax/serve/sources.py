@@ -1,6 +1,5 @@
 """Where the models to serve come from: a model repository, or one run."""
 
-import itertools
 import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,8 +63,8 @@ class Run:
 
     def listings(self) -> dict[str, Listing]:
         """Returns the one model; scripts/export writes its file first, and last what it is."""
-        described = (_mark(self._path / name) for name in (CONFIG, VERIFICATION, RELEASE))
-        mark = (*_mark(self._path / "models"), *itertools.chain.from_iterable(described))
+        places = ("models", CONFIG, VERIFICATION, RELEASE)
+        mark = tuple(_mark(self._path / place) for place in places)
         return {self.name: Listing({1: mark}, 1, "")}
 
     def load(self, name: str, number: int) -> layout.Version:
