@@ -47,12 +47,9 @@ def record(
     chosen = np.concatenate([right, wrong])
     if not len(chosen):
         return
-    shown = images[chosen]
-    pixels = jnp.asarray(shown)
-    if shown.dtype == np.uint8:
+    pixels = jnp.asarray(images[chosen])
+    if pixels.dtype == jnp.uint8:
         pixels = images_to_float(pixels)
-    else:
-        shown = np.rint(255 * shown).astype(np.uint8)
     capsules_below = model.primary_capsules(pixels)
     capsules, couplings = model.route(capsules_below)
     perturbed = [
@@ -62,7 +59,7 @@ def record(
     drawn = _draw(model, capsules, labels[chosen])
     arrays = {
         "num_right": np.array(len(right)),
-        "images": shown.reshape(drawn.shape),
+        "images": jnp.rint(255 * pixels).astype(jnp.uint8).reshape(drawn.shape),
         "labels": labels[chosen],
         "answers": answers[chosen],
         "scores": scores[chosen],

@@ -109,13 +109,12 @@ def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Co
             "own_code": own_code.describe(config),
         }
         known = [row for row in found if all(row.get(key) == trained[key] for key in trained)]
-        if not known:
-            console.print(
-                ", ".join(f"{key} {value}" for key, value in values.items()), style="bold"
-            )
-        measured = (
-            known[0] if known else train(config, dataset, train_split, validation, folder, console)
-        )
+        if known:
+            measured = known[0]
+        else:
+            told = ", ".join(f"{key} {value}" for key, value in values.items())
+            console.print(told, style="bold")
+            measured = train(config, dataset, train_split, validation, folder, console)
         rows.append(cast(Row, {**measured, **trained, "values": values}))
         found = [row for row in found if row not in known]
         write_json(folder / FIGURES, {"rows": [*rows, *found]})
