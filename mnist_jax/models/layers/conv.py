@@ -18,9 +18,12 @@ from jaxtyping import Array, Float
 from mnist_jax.models.layers import winograd
 from mnist_jax.models.layers.lanes import num_lanes
 
-# Of one lane: what its loop should hold in the cache, and transformed kernels above which lanes,
-# each with a gradient of that size, lose to one lane whose products XLA itself spreads over cores.
-GROUP_BYTES, MANY_GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 40 << 20, 8 << 20
+# A batch whose tiles take no more is computed at once: XLA then keeps the forward pass's tiles for
+# the gradient, and spreads each product over the cores.
+WHOLE_BATCH_BYTES = 80 << 20
+# Else of one lane: what its loop should hold in the cache, and transformed kernels above which
+# lanes, each with a gradient of that size, lose to one.
+GROUP_BYTES, LARGE_KERNEL_BYTES = 4 << 20, 8 << 20
 MIN_CHANNELS = 48  # of Winograd's products, in and out; below, lax is as fast
 MAX_KERNEL = 5  # above it a tile has too few outputs
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -84,10 +87,12 @@ def choose_plan(
     outputs = min(range(2, winograd.MAX_TILE - r + 2), key=multiplications)
     tiles, n = tiles_and_side(outputs)
     image_bytes = 4 * tiles * n**2 * (channels + features)
+    batch = x_shape[0]
+    if batch * image_bytes <= WHOLE_BATCH_BYTES:
+        return winograd.Plan(outputs, batch, 1)
     group_bytes = GROUP_BYTES
     if 4 * n**2 * channels * features > LARGE_KERNEL_BYTES:
-        lanes, group_bytes = 1, MANY_GROUP_BYTES
-    batch = x_shape[0]
+        lanes, group_bytes = 1, WHOLE_BATCH_BYTES
     lanes = min(lanes, batch)
     most = max(1, group_bytes // image_bytes)
     group = -(-batch // (lanes * -(-batch // (lanes * most))))

@@ -103,9 +103,10 @@ def test_what_lax_is_as_fast_at_passes_to_it():
 
 
 def test_a_plan_covers_the_batch_with_little_padding():
-    for batch in (1, 2, 7, 60, 64, 250):
+    for batch in (1, 2, 7, 60, 64, 250, 257, 1000):
         plan = choose_plan("cpu", (batch, 22, 22, 64), (3, 3, 64, 64), 1, 2)
         assert plan is not None
+        assert (plan.group == batch) == (batch <= 64)  # 0.46 MB an image
         groups = math.ceil(batch / (plan.lanes * plan.group))
         assert 0 <= groups * plan.lanes * plan.group - batch < groups * plan.lanes
 
