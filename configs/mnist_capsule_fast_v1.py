@@ -4,7 +4,7 @@ The same as `scripts/train --model-id mnist_capsule_v1 --epochs 20 --criterion-i
 --max-model-size-mb 30`.
 
 Command:  scripts/train --config=configs/mnist_capsule_fast_v1.py
-Cost:     400 to 800 s on two CPU cores for each of 20 epochs
+Cost:     about 420 s on two CPU cores for each of 20 epochs
 Result:   the test accuracy over seeds is not yet measured; the paper has 0.9975, trained longer
 """
 

@@ -10,12 +10,19 @@ from mnist_jax.models.layers import routing
 from tests.compiling import quick_jit
 
 
-@pytest.mark.parametrize(("num_iterations", "stop_gradient"), [(1, False), (3, False), (3, True)])
-def test_value_and_gradients_are_those_of_the_plain_routing(num_iterations, stop_gradient):
+@pytest.mark.parametrize(
+    ("num_iterations", "stop_gradient", "classes"),
+    [(1, False, 5), (2, False, 5), (3, False, 5), (3, True, 5), (3, False, 1), (3, True, 33)],
+)
+@pytest.mark.parametrize("images_per_group", [64, 2])
+def test_value_and_gradients_are_those_of_the_plain_routing(
+    num_iterations, stop_gradient, classes, images_per_group, monkeypatch
+):
+    monkeypatch.setattr(routing, "IMAGES_PER_GROUP", images_per_group)
     random = np.random.default_rng(0)
     capsules, weights, biases = (
         jnp.asarray(random.standard_normal(shape), jnp.float32)
-        for shape in ((3, 11, 4), (11, 4, 15), (5, 3))
+        for shape in ((3, 11, 4), (11, 4, classes * 3), (classes, 3))
     )
     options = {"num_iterations": num_iterations, "stop_gradient": stop_gradient}
 
@@ -29,13 +36,16 @@ def test_value_and_gradients_are_those_of_the_plain_routing(num_iterations, stop
 
     found = value_and_gradients(partial(routing.route, **options))
     for one, other in zip(found, value_and_gradients(expected), strict=True):
+        assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(jnp.abs(other).max()))
 
 
-def test_votes_are_the_plain_ones():
-    random = np.random.default_rng(1)
-    capsules = jnp.asarray(random.standard_normal((2, 7, 4)), jnp.float32)
-    weights = jnp.asarray(random.standard_normal((7, 4, 6)), jnp.float32)
+def test_large_logits_do_not_overflow():
+    capsules = jnp.full((2, 6, 4), 0.5)
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((6, 4, 15)) * 1e3, jnp.float32)
+    biases, options = jnp.zeros((5, 3)), {"num_iterations": 3, "stop_gradient": False}
+    found = quick_jit(partial(routing.route, **options))(capsules, weights, biases)
+    votes = plain.cast_votes(capsules, weights)
     np.testing.assert_allclose(
-        routing.cast_votes(capsules, weights), plain.cast_votes(capsules, weights), atol=1e-5
+        found, plain.dynamic_routing(votes, biases, **options)[0], rtol=0, atol=1e-5
     )
