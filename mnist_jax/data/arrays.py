@@ -1,4 +1,4 @@
-"""Decoded splits on disk: one file an array, an index with the sum of each, all or nothing."""
+"""Decoded splits on disk: one file an array, an index with the checksum of each, all or nothing."""
 
 import contextlib
 import errno
