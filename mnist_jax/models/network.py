@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
 
+from mnist_jax.errors import UserError, first_line
 from mnist_jax.models.capsules import lengths
 
 OutputKind = Literal["logits", "capsules"]
@@ -125,12 +126,52 @@ def call_in_training(
 
     Returns:
         The network, its outputs, and its other arrays after the call.
+
+    Raises:
+        UserError: it fails, or returns what it does not return in evaluation.
     """
     model = nnx.merge(structure.training, params, _keyed(structure.streams, key), model_state)
     arguments = {"rngs": nnx.Rngs(dropout=key)} if structure.takes_rngs else {}
-    outputs = model(images, **arguments)
+    name = type(model).__name__
+    try:
+        outputs = model(images, **arguments)
+    except Exception as error:  # the user's code can raise anything
+        raise UserError(
+            f"{name} fails in training on images {images.shape} ({first_line(error)}), though not "
+            "in evaluation; fix what model.train() switches"
+        ) from error
+    shape, num_axes = getattr(outputs, "shape", ()), 2 if structure.outputs == "logits" else 3
+    if len(shape) != num_axes or shape[0] != images.shape[0]:
+        raise UserError(
+            f"{name} returns {shape or type(outputs).__name__} in training for "
+            f"{images.shape[0]} images, but must return {structure.outputs} as in evaluation"
+        )
     _, _, _, model_state = nnx.split(model, nnx.Param, nnx.RngState, ...)
     return model, outputs.astype(jnp.float32), nnx.to_pure_dict(model_state)
+
+
+def reconstruct(
+    model: Any,
+    outputs: Float[Array, "batch classes *dims"],
+    labels: Integer[Array, " batch"],
+    images: Float[Array, "batch side side channels"],
+) -> Float[Array, "batch side side channels"]:
+    """Lets a network draw images again, in the shape of those that it was given.
+
+    Raises:
+        UserError: it fails, or draws another shape.
+    """
+    name = type(model).__name__
+    try:
+        drawn = model.reconstruct(outputs, labels)
+    except Exception as error:  # the user's code can raise anything
+        raise UserError(f"{name}.reconstruct fails ({first_line(error)}); fix it there") from error
+    if getattr(drawn, "shape", None) != images.shape:
+        raise UserError(
+            f"{name}.reconstruct returns {getattr(drawn, 'shape', type(drawn).__name__)}, but must "
+            f"return the shape of its images, {images.shape}"
+        )
+    return drawn
 
 
 def _keyed(streams: Mapping[str, Any], key: PRNGKeyArray) -> Any:

@@ -25,6 +25,7 @@ from mnist_jax.models.network import (
     call_in_training,
     images_to_float,
     num_exported_parameters,
+    reconstruct,
     take_apart,
 )
 from mnist_jax.models.predict import Predictor, Trained
@@ -140,7 +141,7 @@ def loss_of_pairs(
     loss = margin_loss(outputs, is_label)
     if weight and hasattr(model, "reconstruct"):
         for digit, of_one in zip(digits, labels, strict=True):
-            drawn = model.reconstruct(outputs, of_one)
+            drawn = reconstruct(model, outputs, of_one, digit)
             loss += weight * reconstruction_loss(drawn, digit)
     return loss
 

@@ -12,7 +12,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
-from mnist_jax.models.network import Structure, call_in_training, images_to_float, scores_of
+from mnist_jax.models.network import (
+    Structure,
+    call_in_training,
+    images_to_float,
+    reconstruct,
+    scores_of,
+)
 from mnist_jax.training.devices import keep_replicated, replicate, split
 from mnist_jax.training.losses import Criterion
 from mnist_jax.training.reconstruction import reconstruction_loss
@@ -142,7 +148,7 @@ def _make_loss(
             )
         losses = criterion(outputs, labels)
         if weight and hasattr(model, "reconstruct"):
-            drawn = model.reconstruct(outputs, labels)
+            drawn = reconstruct(model, outputs, labels, images)
             losses += weight * reconstruction_loss(drawn, images)
         answers = scores_of(outputs, structure.outputs).argmax(axis=-1)
         mean = weighted_mean(losses, labels, settings.class_weights)

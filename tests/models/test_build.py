@@ -68,6 +68,28 @@ FAULTY_NETWORKS = {
         ).replace(OUT, "self.n[...] = self.n[...] + 1\n        " + OUT),
         "evaluation changes the network's state, which Net must not",
     ),
+    "dropout without a stream": (
+        changed("self.dense =", "self.drop = nnx.Dropout(0.5)\n        self.dense =").replace(
+            OUT, OUT.replace("return ", "return self.drop(") + ")"
+        ),
+        "Net fails in training on images .*though not in evaluation; fix what model.train",
+    ),
+    "a pair in training": (
+        changed("self.dense =", "self.drop = nnx.Dropout(0)\n        self.dense =").replace(
+            OUT,
+            OUT.replace("return ", "x = ") + "\n        return "
+            "x if self.drop.deterministic else (x, x)",
+        ),
+        "Net returns tuple in training for 64 images, but must return logits as in evaluation",
+    ),
+    "draws another shape": (
+        NETWORK + "\n    def reconstruct(self, outputs, labels): return outputs",
+        r"Net.reconstruct returns \(64, 10\), but must return .* \(64, 28, 28, 1\)",
+    ),
+    "drawing fails": (
+        NETWORK + "\n    def reconstruct(self, outputs, labels): return outputs.no",
+        r"Net.reconstruct fails \(AttributeError: .*; fix it there",
+    ),
     "not exportable": (
         changed(OUT, OUT.replace("images.reshape", "jnp.fft.fft2(images).real.reshape")),
         "Net cannot be exported to ONNX: .*fft.*; write the layer named there",
