@@ -15,7 +15,7 @@ from rich.console import Console
 from mnist_jax import models
 from mnist_jax.data import Dataset, Split
 from mnist_jax.files import write_json
-from mnist_jax.models.network import Structure, num_parameters, output_kind, take_apart
+from mnist_jax.models.network import num_parameters, output_kind, take_apart
 from mnist_jax.models.predict import Predictor, Trained
 from mnist_jax.run import paths
 from mnist_jax.run.stopwatch import Phases
@@ -70,11 +70,12 @@ def build_model(
         UserError: the network cannot be built, or the loss does not suit it.
     """
     network = models.find(config["model_id"])
-    losses.check_fit(config["criterion_id"], config["model_id"], output_kind(network))
+    num_classes = len(dataset.class_names)
+    losses.check_fit(config["criterion_id"], config["model_id"], output_kind(network), num_classes)
     streams = make_streams(config["seed"])
     return models.build(
         config["model_id"],
-        num_classes=len(dataset.class_names),
+        num_classes=num_classes,
         image_side=dataset.image_side,
         num_channels=dataset.num_channels,
         image_mean=dataset.image_mean,
@@ -85,19 +86,13 @@ def build_model(
     )
 
 
-def structure_in_training(config: Mapping[str, Any], dataset: Dataset) -> Structure:
-    """Returns the network's structure for training, which may compute in another precision."""
-    return take_apart(
-        nnx.eval_shape(lambda: build_model(config, dataset, config["compute_dtype"]))
-    )[0]
-
-
 class Stage:
     """What the trainings of a run share: everything but the seed."""
 
     def __init__(
         self, config: Mapping[str, Any], dataset: Dataset, splits: Splits, predictor: Predictor
     ) -> None:
+        """Builds what they share; `predictor` is of the network in float32."""
         self.config, self.dataset = config, dataset
         mesh = make_mesh(config["mesh"], config["batch_size"])
         self.mesh = mesh
@@ -117,7 +112,9 @@ class Stage:
             class_weights=splits.class_weights,
             mesh=mesh,
         )
-        structure = structure_in_training(config, dataset)
+        structure = predictor.structure
+        if config["compute_dtype"] != "float32":
+            structure, _, _ = take_apart(build_model(config, dataset, config["compute_dtype"]))
         self.train_steps = make_train_steps(structure, self.optimizer, criterion, settings)
         score = make_score(predictor, criterion)
         validation = Split(*jax.device_put(tuple(splits.validation)))

@@ -98,10 +98,10 @@ FAULTY_NETWORKS = {
 FAULTY_LOSSES = {
     "not a function": ("loss = 3", "is not a function; name one"),
     "the mean": (LOSS + "outputs.mean()", r"returns \(\) float32 for two examples.*leave the mean"),
-    "a loss for each class": (LOSS + "outputs", r"returns \(2, 2\) float32 for two examples"),
+    "a loss for each class": (LOSS + "outputs", r"returns \(2, 10\) float32 for two examples"),
     "integers": (LOSS + "labels", r"returns \(2,\) uint8"),
     "not finite": (LOSS + "jnp.log(outputs[:, 0] - 0.5)", "losses that are not finite.*guard"),
-    "fails": (LOSS + "outputs.no", r"fails on logits \[2, 2\] and two labels \(AttributeError"),
+    "fails": (LOSS + "outputs.no", r"fails on logits \[2, 10\] and two labels \(AttributeError"),
     "takes capsules": (
         LOSS + "outputs[:, 0]\nloss.takes = 'capsules'",
         "which takes capsules",

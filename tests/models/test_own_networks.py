@@ -33,7 +33,8 @@ from flax import nnx
 class Net(nnx.Module):
     def __init__(self, *, num_classes, image_side, image_mean, image_std, rngs):
         self.mean, self.std = (nnx.Variable(jnp.float32(x)) for x in (image_mean, image_std))
-        self.dense = nnx.Linear(image_side**2, num_classes, rngs=rngs)
+        num_pixels = int(jnp.square(image_side))
+        self.dense = nnx.Linear(num_pixels, num_classes, rngs=rngs)
 
     def __call__(self, images):
         x = (images - self.mean[...]) / self.std[...]
@@ -50,6 +51,10 @@ class Net(nnx.Module):
 
     def __call__(self, images):
         return self.temperature[...] * self.dense(images.reshape(images.shape[0], -1))
+
+def weighted(logits, labels):
+    weights = jnp.linspace(0.5, 1.5, 10)  # of ten classes
+    return -weights[labels] * nnx.log_softmax(logits)[jnp.arange(labels.size), labels]
 """
 
 
@@ -69,8 +74,9 @@ def test_it_is_trained_exported_verified_and_released(tmp_path, text):
     flags = [f"--model-id={path}:Net", "--dataset-id=digits_v1", "--epochs=2", "--batch-size=32"]
     flags += ["--min-test-accuracy=0.5", "--min-per-class-accuracy=0", "--skip-visualizations"]
     places = [f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}"]
-    if "def focal(" in text:
-        flags.append(f"--criterion-id={path}:focal")
+    for loss in ("focal", "weighted"):
+        if f"def {loss}(" in text:
+            flags.append(f"--criterion-id={path}:{loss}")
     assert train.main(["-q", *flags, *places, "--max-inference-time-ms=1000"]) == 0
     release = json.loads((tmp_path / "run" / "logs" / "release.json").read_text())
     assert release["verdict"] == "released"

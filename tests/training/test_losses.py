@@ -59,16 +59,16 @@ def test_every_id_that_the_config_knows_is_there():
 
 
 def test_a_loss_that_does_not_fit_is_refused_with_the_remedy():
-    losses.check_fit("nll", "mnist_cnn_v1", "logits")
-    losses.check_fit("capsule_loss_v1", "mnist_capsule_v1", "capsules")
+    losses.check_fit("nll", "mnist_cnn_v1", "logits", 10)
+    losses.check_fit("capsule_loss_v1", "mnist_capsule_v1", "capsules", 10)
     with pytest.raises(
         UserError,
         match=r"'capsule_loss_v1', which takes capsules, but mnist_cnn_v1 gives logits; use "
         r"--criterion-id=mse or nll",
     ):
-        losses.check_fit("capsule_loss_v1", "mnist_cnn_v1", "logits")
+        losses.check_fit("capsule_loss_v1", "mnist_cnn_v1", "logits", 10)
     with pytest.raises(UserError, match="use --criterion-id=capsule_loss_v1"):
-        losses.check_fit("mse", "mnist_capsule_v1", "capsules")
+        losses.check_fit("mse", "mnist_capsule_v1", "capsules", 10)
 
 
 CAPSULES = arrays(np.float32, (4, 10, 3), elements=st.floats(-1, 1, width=32))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -38,7 +37,7 @@ def takes(criterion: Criterion) -> OutputKind:
     return getattr(criterion, "takes", "logits")
 
 
-def check_fit(criterion_id: str, model_id: str, outputs: OutputKind) -> None:
+def check_fit(criterion_id: str, model_id: str, outputs: OutputKind, num_classes: int) -> None:
     """Refuses a loss that does not take what a network gives, or does not give losses for it.
 
     Raises:
@@ -54,28 +53,29 @@ def check_fit(criterion_id: str, model_id: str, outputs: OutputKind) -> None:
             f"{outputs}; use --criterion-id={' or '.join(fitting)}"
         )
     if own_code.is_reference(criterion_id):
-        _check_losses(criterion, criterion_id, taken)
+        _check_losses(criterion, criterion_id, taken, num_classes)
 
 
-def _check_losses(criterion: Criterion, criterion_id: str, taken: OutputKind) -> None:
-    """Tries a loss of the user's own on two examples of two classes."""
-    shape = (2, 2) if taken == "logits" else (2, 2, 4)
-    with jax.ensure_compile_time_eval():  # the network may be built while JAX traces
-        try:
-            found = criterion(jnp.full(shape, 0.5), jnp.array([0, 1], jnp.uint8))
-        except Exception as error:  # the user's code can raise anything
-            raise UserError(
-                f"{criterion_id} fails on {taken} {list(shape)} and two labels "
-                f"({first_line(error)}); it must take (outputs, labels)"
-            ) from error
-        if getattr(found, "shape", None) != (2,) or found.dtype != jnp.float32:
-            what = getattr(found, "shape", type(found).__name__), getattr(found, "dtype", "")
-            raise UserError(
-                f"{criterion_id} returns {what[0]} {what[1]} for two examples, but must return a "
-                "float32 for each, [2]; leave the mean to the training"
-            )
-        if not bool(jnp.isfinite(found).all()):
-            raise UserError(
-                f"{criterion_id} returns losses that are not finite for outputs of 0.5; guard its "
-                "logarithms and divisions"
-            )
+def _check_losses(
+    criterion: Criterion, criterion_id: str, taken: OutputKind, num_classes: int
+) -> None:
+    """Tries a loss of the user's own on two examples."""
+    shape = (2, num_classes) if taken == "logits" else (2, num_classes, 4)
+    try:
+        found = criterion(jnp.full(shape, 0.5), jnp.array([0, num_classes - 1], jnp.uint8))
+    except Exception as error:  # the user's code can raise anything
+        raise UserError(
+            f"{criterion_id} fails on {taken} {list(shape)} and two labels "
+            f"({first_line(error)}); it must take (outputs, labels)"
+        ) from error
+    if getattr(found, "shape", None) != (2,) or found.dtype != jnp.float32:
+        what = getattr(found, "shape", type(found).__name__), getattr(found, "dtype", "")
+        raise UserError(
+            f"{criterion_id} returns {what[0]} {what[1]} for two examples, but must return a "
+            "float32 for each, [2]; leave the mean to the training"
+        )
+    if not bool(jnp.isfinite(found).all()):
+        raise UserError(
+            f"{criterion_id} returns losses that are not finite for outputs of 0.5; guard its "
+            "logarithms and divisions"
+        )
