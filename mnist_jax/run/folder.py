@@ -47,8 +47,6 @@ def claim(run_dir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                         folder.rmdir()
             if isinstance(error, KeyboardInterrupt):
                 raise _interrupted(run_dir, error, is_kept) from None
-            if isinstance(error, OSError) and (mistake := _explained(run_dir, error)):
-                raise mistake from error
             raise
         _check_present(run_dir, handle)
 
@@ -77,11 +75,17 @@ def lock(run_dir: Path) -> Iterator[int]:
     Lends the folder's handle.
 
     Raises:
-        UserError: another process works in it, or it cannot be locked.
+        UserError: another process works in it, it cannot be locked, or the system refuses to read
+            or write there meanwhile.
     """
     with locked(run_dir, partial(_cannot_lock, run_dir)) as handle:
         _check_present(run_dir, handle)
-        yield handle
+        try:
+            yield handle
+        except OSError as error:
+            if mistake := _explained(run_dir, error):
+                raise mistake from error
+            raise
 
 
 def _cannot_lock(run_dir: Path, error: OSError) -> UserError:

@@ -150,11 +150,22 @@ def test_a_failure_never_removes_what_was_there_before(tmp_path):
     assert (tmp_path / paths.CONFIG).is_file()
 
 
-def refused(folder, error):
-    """What becomes of an error of the system in a run."""
-    with pytest.raises(Exception) as raised, run_folder.claim(folder, CONFIG):
-        raise error
-    return raised.value
+@pytest.fixture(params=["claim", "lent", "lock"])
+def refused(request):
+    """What becomes of an error of the system in a run, in a proof, and in a later command."""
+
+    def refuse(folder, error):
+        if request.param == "lock":
+            folder.mkdir(parents=True, exist_ok=True)
+        arguments = [CONFIG] if request.param == "claim" else []
+        with (
+            pytest.raises(Exception) as raised,
+            getattr(run_folder, request.param)(folder, *arguments),
+        ):
+            raise error
+        return raised.value
+
+    return refuse
 
 
 def error_at(number, path=None):
@@ -162,13 +173,13 @@ def error_at(number, path=None):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS])
-def test_what_the_system_refuses_in_the_folder_is_the_folders(tmp_path, number):
+def test_what_the_system_refuses_in_the_folder_is_the_folders(refused, tmp_path, number):
     error = refused(tmp_path / "run", error_at(number, tmp_path / "run" / "logs" / "x.json"))
     assert isinstance(error, UserError)
     assert f"cannot work in {tmp_path / 'run'}: {os.strerror(number)}; make room" in str(error)
 
 
-def test_a_folder_that_is_reached_through_a_link_is_the_same(tmp_path):
+def test_a_folder_that_is_reached_through_a_link_is_the_same(refused, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
     error = refused(tmp_path / "link" / "run", error_at(errno.EACCES, tmp_path / "there/run/x"))
@@ -176,12 +187,12 @@ def test_a_folder_that_is_reached_through_a_link_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-def test_a_disk_that_is_full_names_no_path(tmp_path, number):
+def test_a_disk_that_is_full_names_no_path(refused, tmp_path, number):
     assert "make room" in str(refused(tmp_path / "run", error_at(number)))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
-def test_another_path_is_named_and_the_folder_is_not_blamed(tmp_path, number):
+def test_another_path_is_named_and_the_folder_is_not_blamed(refused, tmp_path, number):
     error = refused(tmp_path / "run", error_at(number, "/dev/shm/sem.x"))
     assert isinstance(error, UserError)
     assert str(error).startswith(f"cannot use /dev/shm/sem.x: {os.strerror(number)}; ")
@@ -189,14 +200,13 @@ def test_another_path_is_named_and_the_folder_is_not_blamed(tmp_path, number):
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_a_limit_of_the_process_is_not_the_folders(tmp_path, number):
+def test_a_limit_of_the_process_is_not_the_folders(refused, tmp_path, number):
     error = refused(tmp_path / "run", error_at(number, tmp_path / "run" / "x"))
     assert "raise it (ulimit -a shows them)" in str(error)
     assert "make room" not in str(error)
 
 
 @pytest.mark.parametrize("error", [error_at(errno.EACCES), error_at(errno.ENOSYS), OSError("why")])
-def test_what_nobody_can_place_is_a_fault_of_the_program(tmp_path, error):
+def test_what_nobody_can_place_is_a_fault_of_the_program(refused, tmp_path, error):
     """As where a library may not use /dev/shm: the traceback names it."""
     assert refused(tmp_path / "run", error) is error
-    assert list(tmp_path.iterdir()) == []
