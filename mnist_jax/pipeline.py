@@ -65,7 +65,6 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
         dataset, report, train, validation = inputs.read_data(config, console)
         run_folder.check_same_data(run_dir, dataset.data_hash)
         if report is not None:
-            write_json(run_dir / paths.DATA_REPORT, report)
             LOGGER.info("%s: %s", dataset.title, dataset.source)
         splits = splits_of(config, dataset, train, validation)
         phases.end("data")
@@ -84,6 +83,8 @@ def write_run(config: Mapping[str, Any], console: Console, phases: Phases) -> in
             LOGGER.info("checking that %s can be exported", config["model_id"])
             verify.check_parity_before_training(model, image_shape)
         write_json(run_dir / paths.CONFIG, describe_run(config, dataset))
+        if report is not None:  # after the file by which a killed run is known again
+            write_json(run_dir / paths.DATA_REPORT, report)
         phases.end("export check")
         # ---- Training
         fitted, predictor = train_and_save(config, dataset, model, splits, run_dir, console, phases)

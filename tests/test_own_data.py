@@ -10,6 +10,8 @@ from PIL import Image
 
 from mnist_jax import reexport, rerun, train
 from mnist_jax.data.idx import read_idx
+from mnist_jax.errors import UserError
+from mnist_jax.release import verify
 from mnist_jax.studies import robustness
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
@@ -76,6 +78,21 @@ def test_a_run_is_not_resumed_on_pictures_that_have_changed(run, tmp_path, pictu
     removed.rename(changing / "red" / "00.png")
     assert run(tmp_path, changing, "--skip-export") == 1
     assert release.is_file()
+
+
+def test_a_run_that_was_killed_before_its_training_is_begun_again(
+    run, tmp_path, pictures, monkeypatch
+):
+    def stop(*_):
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")  # what kill -9 would leave
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "check_parity_before_training", stop)
+        assert run(tmp_path, pictures) == 2
+    (tmp_path / "killed").rename(tmp_path / "run")
+    assert run(tmp_path, pictures, "--skip-export") == 1
+    assert (tmp_path / "run" / "logs" / "data_report.json").is_file()
 
 
 def test_a_copy_of_a_test_picture_in_train_refuses_the_release(run, tmp_path, pictures, capsys):

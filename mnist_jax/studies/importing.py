@@ -68,12 +68,15 @@ def run(
         )
         described = pipeline.describe_run(config, dataset) | {"imported": imported}
         write_json(run_dir / paths.CONFIG, described)
+        (run_dir / paths.TRAINING).mkdir(parents=True, exist_ok=True)  # until it is finished
         checkpoint.save_released(run_dir, placed.params, placed.model_state)
         trained = load_trained(config, dataset, run_dir)
         test = data.read(dataset, "test")
         subject = pipeline.measure_test(config, dataset, trained, test, run_dir)
         phases.end("evaluation")
-        return 0 if pipeline.deliver(config, subject, run_dir, console, phases) else 1
+        is_released = pipeline.deliver(config, subject, run_dir, console, phases)
+        run_folder.finish(run_dir)
+        return 0 if is_released else 1
 
 
 def check_input(model_id: str, origin: str, options: argparse.Namespace) -> None:

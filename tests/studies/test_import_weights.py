@@ -1,5 +1,7 @@
 """Weights from elsewhere, to a verdict: the same answers, or one line that says what is wrong."""
 
+import shutil
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -7,9 +9,11 @@ from safetensors.numpy import load_file, save_file
 from tritonclient.http import InferenceServerClient, InferInput
 
 from mnist_jax import data, reexport
+from mnist_jax.card import model_card
 from mnist_jax.files import read_json, sha256
 from mnist_jax.release import compare
 from mnist_jax.repository import publish
+from mnist_jax.run import folder as run_folder
 from mnist_jax.studies import import_weights
 from tests.serve.conftest import Server
 
@@ -76,6 +80,26 @@ def test_the_same_weights_from_elsewhere_are_the_same_model(released, of_torch, 
             image.set_data_from_numpy(images)
             scores = client.infer("digits_v1", [image]).as_numpy("scores")
         np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_an_import_without_its_card_is_not_finished(released, tmp_path, monkeypatch):
+    write = model_card.write
+
+    def write_a_killed_run_s(run_dir):
+        shutil.copytree(run_dir, tmp_path / "killed")  # what kill -9 would leave
+        write(run_dir)
+
+    weights = str(released / "run" / "models" / "mnist_model.safetensors")
+    with monkeypatch.context() as patched:
+        patched.setattr(model_card, "write", write_a_killed_run_s)
+        arguments = [*flags(released, tmp_path / "run"), "--export_format=safetensors"]
+        assert import_weights.main([weights, *arguments]) == 1  # there is no ONNX file to judge
+    assert run_folder.is_finished(tmp_path / "run")
+    assert not run_folder.is_finished(tmp_path / "killed")
+    arguments = [*flags(released, tmp_path / "killed"), "--export_format=safetensors"]
+    assert import_weights.main([weights, *arguments]) == 1
+    assert run_folder.is_finished(tmp_path / "killed")
+    assert (tmp_path / "killed" / "model_card" / "mnist_model_card.md").is_file()
 
 
 def test_safetensors_of_this_project_come_back(released, tmp_path):
