@@ -107,6 +107,8 @@ def given(
     if class_names is None:
         class_names = [str(index) for index in range(int(test.labels.max()) + 1)]
     for index, name in enumerate(class_names):
+        if not isinstance(name, str):
+            raise UserError(f"class_names holds {name!r}, which is not a text; give texts")
         if not (test.labels == index).any():
             raise UserError(f"class {name!r} has no image among those given; add some of it")
     if test.labels.max() >= len(class_names):
@@ -188,11 +190,12 @@ def prove(
         phases: the stopwatch.
         seeds: what `seeds.json` says, of a run with several.
     """
+    if formats:  # first: what cannot be exported leaves an earlier proof as it is
+        write_exports(formats, subject, run_dir)
+        phases.end("export")
     records.write_metrics(run_dir, subject.metrics)
     verification = None
     if formats:
-        write_exports(formats, subject, run_dir)
-        phases.end("export")
         LOGGER.info("verifying %s on %d test images", ", ".join(formats), len(subject.test.labels))
         verification = verify.verify_files(
             run_dir,
@@ -220,7 +223,7 @@ def prove(
 def write_exports(formats: Sequence[str], subject: Subject, run_dir: Path) -> None:
     """Writes the model in each format but orbax, the checkpoint, which is there already.
 
-    The same weights give the same bytes.
+    The same weights give the same bytes. Where one format fails, none is written.
     """
     versions = json.dumps(environment.versions(), sort_keys=True)
     metadata = export_metadata(subject) | {"versions": versions}
@@ -231,8 +234,8 @@ def write_exports(formats: Sequence[str], subject: Subject, run_dir: Path) -> No
         "safetensors": lambda: safetensors.to_bytes(trained.params, trained.model_state, metadata),
         "stablehlo": lambda: stablehlo.to_bytes(model, shape),
     }
-    for name in formats:
-        write_bytes(run_dir / EXPORTED[name], writers[name]())
+    for name, contents in [(name, writers[name]()) for name in formats]:
+        write_bytes(run_dir / EXPORTED[name], contents)
 
 
 def export_metadata(subject: Subject) -> dict[str, str]:

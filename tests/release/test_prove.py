@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import onnx
 import onnxruntime
@@ -113,6 +114,32 @@ def test_a_folder_with_other_things_is_left_alone(model, split, tmp_path):
     with pytest.raises(UserError, match="is not empty and holds no proof"):
         mnist_jax.prove(model, *split, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_class_names_are_texts(model, split, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside the tests
+    with pytest.raises(UserError, match="class_names holds 0, which is not a text; give texts"):
+        mnist_jax.prove(model, *split, tmp_path / "run", class_names=range(2))
+
+
+def test_a_second_proof_that_fails_leaves_the_first(model, split, tmp_path):
+    class Transformed(Brightest):
+        """Cannot be exported to ONNX, but to the formats that are made before."""
+
+        def __call__(self, images):
+            return super().__call__(
+                jnp.fft.ifft2(jnp.fft.fft2(images, axes=(1, 2)), axes=(1, 2)).real
+            )
+
+    def contents():
+        files = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log")
+        return {path: path.read_bytes() for path in files}
+
+    mnist_jax.prove(model, *split, tmp_path, criteria=EASY)
+    before = contents()
+    with pytest.raises(UserError, match="cannot be exported to ONNX"):
+        mnist_jax.prove(Transformed(nnx.Rngs(0)), *split, tmp_path, criteria=EASY)
+    assert contents() == before
 
 
 def test_the_package_is_imported_without_jax():
