@@ -88,7 +88,9 @@ def _check_xla_flags(variables: Mapping[str, str], flags: str) -> None:
 
 def describe() -> dict[str, Any]:
     """Returns the environment as it goes into `config.json`."""
-    commit = _git("rev-parse", "HEAD")
+    # A repository around an installed package, as of the project that uses it, is another's.
+    is_checkout = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    commit = _git("rev-parse", "HEAD") if is_checkout else None
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -138,7 +140,7 @@ def _cpu_info(key: str) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Asks git about the source this package was loaded from; None outside a checkout."""
+    """Asks git in the folder of this file; None where it fails."""
     folder = Path(__file__).parent
     try:
         done = subprocess.run(

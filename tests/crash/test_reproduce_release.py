@@ -1,6 +1,7 @@
 """The same configuration gives the same bytes: elsewhere, for another user, and by command."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -105,6 +106,38 @@ def test_in_the_json_files_only_times_and_places_may_differ(whole, copy):
         UserError, match=r"release\.json is not valid JSON, or not what was written"
     ):
         differing(whole, copy)
+
+
+def test_by_how_much_a_refused_model_is_too_slow_may_differ():
+    wrong = "test_accuracy 0.9 is below 0.97 by 0.07"
+    one, other = (
+        {"reasons": [f"inference_time_ms {ms} ms is above 50 ms by {ms - 50:.3g} ms", wrong]}
+        for ms in (61.2, 59.8)
+    )
+    without_times = reproduce_release.without_times
+    assert without_times(one) == without_times(other)
+    assert without_times(one) != without_times({"reasons": [wrong]})
+    assert without_times(one) != without_times({"reasons": one["reasons"][:1]})
+
+
+def test_a_repository_around_an_installed_package_is_not_its_source(tmp_path, monkeypatch):
+    file = tmp_path / "environment.py"
+    file.touch()
+    monkeypatch.setattr(environment, "__file__", str(file))
+
+    def git(*arguments):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "another project's")
+    described = environment.describe()
+    assert (described["git_commit"], described["git_clean"]) == (None, None)
+    git("add", file.name)
+    git("commit", "-q", "-m", "this project's")
+    described = environment.describe()
+    assert (described["git_commit"], described["git_clean"]) == (git("rev-parse", "HEAD"), True)
 
 
 def test_what_a_run_stood_on_is_recorded_and_compared():
