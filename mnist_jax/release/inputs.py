@@ -46,6 +46,11 @@ def prepare_data(run: Mapping[str, Any], options: argparse.Namespace) -> Dataset
     places = {"data_dir": str(data_dir), "manual_dir": str(manual_dir)}
     dataset, _ = of_config({**config, **places})
     if dataset.data_hash != run["dataset"]["data_hash"]:
+        if config["data"]:
+            raise UserError(
+                f"the pictures in {config['data']} are not those that the run was trained on; put "
+                "those back"
+            )
         raise UserError(
             f"the data in {data_dir} is not what the run was trained on; "
             "give the --data-dir of then"

@@ -28,10 +28,11 @@ def load(reference: str, key: str) -> Any:
         UserError: the file or module is missing, fails when it is loaded, or holds no such name.
     """
     place, _, name = reference.rpartition(":")
+    path = Path(place).expanduser() if place.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise UserError(f"{key} names {place}, which is not a file; give its path")
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
-    except FileNotFoundError as error:
-        raise UserError(f"{key} names {place}, which is not a file; give its path") from error
+        module = importlib.import_module(place) if path is None else _load_file(path.absolute())
     except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(
             f"{key} names {place}, which cannot be loaded ({first_line(error)}); fix it there"
@@ -99,9 +100,6 @@ def check_unchanged(recorded: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _load_file(path: Path) -> Any:
-    path = path.expanduser().absolute()
-    if not path.is_file():
-        raise FileNotFoundError(path)
     name = f"own_code_{files.sha256(str(path).encode())[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -118,7 +116,3 @@ def _load_file(path: Path) -> Any:
     finally:
         sys.path.remove(str(path.parent))
     return module
-
-
-def _import(name: str) -> Any:
-    return importlib.import_module(name)
