@@ -14,15 +14,26 @@ LOGGER = logging.getLogger("mnist_jax")
 
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Appends everything logged, from debug level up, to `path`."""
+    """Appends everything logged, from debug level up, to `path`.
+
+    A program that calls this one hears what its own levels let through, as before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-    LOGGER.addHandler(handler)
+    handlers = [handler, *([_ToTheCaller(LOGGER.getEffectiveLevel())] if LOGGER.propagate else [])]
+    level, propagate = LOGGER.level, LOGGER.propagate
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    for each in handlers:
+        LOGGER.addHandler(each)
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
+        for each in handlers:
+            LOGGER.removeHandler(each)
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
         handler.close()
 
 
@@ -45,6 +56,14 @@ class _FileHandler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Raises what `emit` has caught."""
         raise
+
+
+class _ToTheCaller(logging.Handler):
+    """Passes records on to the handlers of the program around."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Passes one on."""
+        logging.getLogger().callHandlers(record)
 
 
 class _Formatter(logging.Formatter):

@@ -39,3 +39,38 @@ def test_without_a_terminal_a_line_stays_whole_and_has_no_colours():
         logging.getLogger("mnist_jax").info(LONG)
         logging.getLogger("mnist_jax").warning("a warning")
     assert pipe.file.getvalue() == f"{LONG}\na warning\n"
+
+
+class Listening(logging.Handler):
+    """As of a program that calls this one; keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def emit(self, record):
+        self.heard.append(record.getMessage())
+
+
+@pytest.mark.parametrize(("level", "heard"), [("WARNING", ["b"]), ("INFO", ["a", "b"])])
+def test_within_another_program_the_file_has_it_all_and_the_program_what_it_asks_for(
+    level, heard, tmp_path, monkeypatch
+):
+    program = Listening()
+    monkeypatch.setattr(logging.root, "handlers", [program])
+    monkeypatch.setattr(log.LOGGER, "handlers", [])
+    monkeypatch.setattr(log.LOGGER, "propagate", True)
+    before = logging.root.level, log.LOGGER.level
+    logging.root.setLevel(level)
+    log.LOGGER.setLevel(logging.NOTSET)
+    try:
+        with log.to_file(tmp_path / "x.log"):
+            log.LOGGER.info("a")
+            log.LOGGER.warning("b")
+        assert (log.LOGGER.level, log.LOGGER.propagate) == (logging.NOTSET, True)
+    finally:
+        logging.root.setLevel(before[0])
+        log.LOGGER.setLevel(before[1])
+    assert program.heard == heard
+    lines = (tmp_path / "x.log").read_text().splitlines()
+    assert [line.split()[2:] for line in lines] == [["INFO", "a"], ["WARNING", "b"]]
