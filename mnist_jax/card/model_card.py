@@ -124,6 +124,7 @@ def _card(raw: Release, history: History | None, report: DataReport | None, fold
         plots="\n\n".join(_picture(name, folder) for name in plots),
         verification_report=sections.verification(release["verification"]),
         limitations=dataset.get("limitations") or LIMITATIONS,
+        untested="noise" if "robustness" in plots else "noise, rotation",
         loading=_loading(raw),
         provenance=sections.provenance(release),
         again="" if config is None or "imported" in run else _again(config),

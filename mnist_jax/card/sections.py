@@ -77,14 +77,13 @@ def training(release: Release, history: History | None) -> str:
         return _facts({"model": model, "training": None})
     best = history["epochs"][history["best_epoch"] - 1]
     machine = f"{environment['num_devices']} x {environment['device_kind']}"
-    shift, degrees = config["augment_shift_px"], config["augment_rotation_degrees"]
     return _facts(
         {
             "model": model,
             "loss, optimizer": f"{metrics['criterion_id']}, {config['optimizer_id']}",
             "learning rate": f"{config['learning_rate']}, {config['schedule_id']}",
             "batch size, seed": f"{config['batch_size']}, {config['seed']}",
-            "random shifts, turns": f"up to {shift} px, {degrees}°",
+            "random changes of images": _changes(config),
             **_used(config),
             "epochs": f"{training['num_epochs']}, of which epoch {training['best_epoch']} was kept",
             "train, during that epoch": f"loss {best['train_loss']:.4f}, "
@@ -96,6 +95,14 @@ def training(release: Release, history: History | None) -> str:
             "hardware": f"{machine}; CPU {environment['cpu']}",
         }
     )
+
+
+def _changes(config: Mapping[str, Any]) -> str:
+    """What a training does to images in any case; the rest is among what it can do besides."""
+    if config["augment_id"] == "byerly":
+        return "turned by up to 30°, shifted, squeezed and partly erased, as by Byerly et al. 2021"
+    shift, degrees = config["augment_shift_px"], config["augment_rotation_degrees"]
+    return f"shifted by up to {shift} px, turned by up to {degrees}°"
 
 
 def _used(config: Mapping[str, Any]) -> dict[str, str]:

@@ -452,6 +452,13 @@ def test_what_a_reader_needs_first_comes_first(tmp_path):
     assert [summary for summary, body in folded if "```sh" in body] == ["The same training again"]
 
 
+def test_what_was_done_to_images_is_told(tmp_path):
+    plain = write_card(tmp_path, augment_shift_px=2, augment_rotation_degrees=10.0)
+    assert "| shifted by up to 2 px, turned by up to 10.0° |" in plain
+    byerly = write_card(tmp_path, augment_id="byerly")
+    assert "| turned by up to 30°, shifted, squeezed and partly erased, as by Byerly" in byerly
+
+
 def test_every_column_has_a_heading(tmp_path):
     for header, *_ in tables_of(write_card(tmp_path)):
         assert all(header[1:]) and header[0]

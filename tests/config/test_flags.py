@@ -267,6 +267,7 @@ def test_no_setting_gets_past_with_anything_but_a_config_or_one_line(name, value
             "learning_rate_floor is 1e-06, but must be at most the learning_rate, 1e-07",
         ),
         (["--config.augment_flip=true", "--config.augment_id=byerly"], "augment_flip is True"),
+        (["--config.augment_shift_px=2", "--config.augment_id=byerly"], "augment_shift_px is 2"),
     ],
 )
 def test_a_choice_that_does_not_fit_is_refused_with_the_reason(arguments, message):

@@ -125,7 +125,7 @@ def test_a_run_is_measured_by_file_and_by_jax_alike(released, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "rotation +15°" in printed and "the ONNX file and JAX agree" in printed
     card = (run / "model_card" / "mnist_model_card.md").read_text()
-    assert "plots/robustness.png" in card
+    assert "plots/robustness.png" in card and "Not tested: noise, other cameras" in card
     picture = (run / "model_card" / "plots" / "robustness.png").read_bytes()
     assert robustness.main([str(run), str(run), "--num-images=60"]) == 0  # beside another
     assert (run / "model_card" / "plots" / "robustness.png").read_bytes() != picture
