@@ -78,6 +78,9 @@ def test_a_run_is_not_resumed_on_pictures_that_have_changed(run, tmp_path, pictu
     removed.rename(changing / "red" / "00.png")
     assert run(tmp_path, changing, "--skip-export") == 1
     assert release.is_file()
+    removed = (changing / "red" / "00.png").rename(tmp_path / "00.png")
+    assert reexport.main([str(tmp_path / "run")]) == 2
+    assert "not those that the run was trained on; put those back" in capfd.readouterr().err
 
 
 def test_a_run_that_was_killed_before_its_training_is_begun_again(
