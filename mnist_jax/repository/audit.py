@@ -5,7 +5,7 @@ A run's exported files are compared with its verification, a version's files wit
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_jax import command
@@ -14,6 +14,10 @@ from mnist_jax.files import read_json, sha256
 from mnist_jax.release import inputs, runtimes
 from mnist_jax.repository import layout, sign
 from mnist_jax.run import paths
+
+# Of a part, with the public key if signatures are demanded; returns what there is to say of it, and
+# raises a UserError where something in it is not as it was made.
+Check = Callable[[Path, Path | None], str]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,9 +40,9 @@ def _act(options: argparse.Namespace) -> int:
     path, is_well = options.path.absolute(), True
     if options.runtimes and not _is_run(path):
         raise UserError(f"{path} is not a run, and --runtimes needs its test images; name a run")
-    for part in _parts(path):
+    for check, part in _parts(path):
         try:
-            print(f"ok    {_check(part, options.public_key)}")
+            print(f"ok    {check(part, options.public_key)}")
         except UserError as error:
             print(f"FAIL  {error}", file=sys.stderr)
             is_well = False
@@ -47,22 +51,31 @@ def _act(options: argparse.Namespace) -> int:
     return 0 if is_well else 1
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    """Yields the runs, versions and models in a folder: each is checked by itself.
+def _parts(path: Path) -> list[tuple[Check, Path]]:
+    """Returns the runs, versions and models in a folder, each with its check.
+
+    A folder that is several of these is checked as each: one file more must not hide the others.
 
     Raises:
         UserError: there is none.
     """
-    if _is_run(path) or _is_version(path):
-        yield path
-    elif _is_model(path):
-        yield from _versions(path)
-        yield path
-    elif path.is_dir() and (models := [x for x in sorted(path.iterdir()) if _is_model(x)]):
-        for model in models:
-            yield from _parts(model)
-    else:
+    models = [x for x in (path, *_contained(path)) if _is_model(x)]
+    parts: list[tuple[Check, Path]] = [
+        (_check_run, x) for x in dict.fromkeys((path, *models)) if _is_run(x)
+    ]
+    if _is_version(path):
+        is_numbered = layout.VERSION_NUMBER.match(path.name)
+        parts.append((_check_version if is_numbered else _check_copy, path))
+    for model in models:
+        parts += [(_check_version, version) for version in _versions(model)]
+        parts.append((_check_model, model))
+    if not parts:
         raise UserError(f"{path} is not a run, version, model or repository; name one of these")
+    return parts
+
+
+def _contained(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else []
 
 
 def _is_run(path: Path) -> bool:
@@ -83,23 +96,12 @@ def _versions(model: Path) -> list[Path]:
     return [model / number for number in sorted(numbers, key=int)]
 
 
-def _check(path: Path, public_key: Path | None) -> str:
-    """Checks one part; returns what there is to say of it.
-
-    Raises:
-        UserError: something in it is not as it was made.
-    """
-    if _is_run(path):
-        return _check_run(path)
-    if layout.VERSION_NUMBER.match(path.name):
-        return _check_version(path, public_key)
-    if _is_version(path):  # a copy that stands alone
-        layout.check_files(path)
-        return f"{path}: {_signature(path, public_key)}"
-    return _check_model(path)
-
-
-def _check_run(run_dir: Path) -> str:
+def _check_run(run_dir: Path, public_key: Path | None) -> str:
+    if public_key is not None:
+        raise UserError(
+            f"{run_dir} is a run, which has no signature; "
+            "publish it with scripts/publish --sign KEY, or leave the key out"
+        )
     release = read_json(run_dir / paths.RELEASE)
     files = (release["verification"] or {"files": {}})["files"].values()
     for entry in files:
@@ -121,6 +123,12 @@ def _check_version(folder: Path, public_key: Path | None) -> str:
     return f"{folder}: {verdict}, {files} files, {_signature(folder, public_key)}"
 
 
+def _check_copy(folder: Path, public_key: Path | None) -> str:
+    """Checks a version outside a repository."""
+    layout.check_files(folder)
+    return f"{folder}: {_signature(folder, public_key)}"
+
+
 def _signature(folder: Path, public_key: Path | None) -> str:
     if public_key is not None:
         sign.check(folder, public_key)
@@ -129,8 +137,8 @@ def _signature(folder: Path, public_key: Path | None) -> str:
     return "signed (not checked without --public-key)" if is_signed else "not signed"
 
 
-def _check_model(model: Path) -> str:
-    """Checks that what lies beside the versions is the champion's."""
+def _check_model(model: Path, public_key: Path | None) -> str:
+    """Checks that what lies beside the versions is the champion's: theirs are the signatures."""
     number = layout.champion(model.parent, model.name)
     for name in (layout.CONFIG, layout.LABELS, layout.WARM_UP, layout.CARD):
         shown, made = (_contents(folder, name) for folder in (model, model / str(number)))

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mnist_jax.errors import UserError
+from mnist_jax.files import write_json
 from mnist_jax.repository import audit, layout, sign, store
 
 
@@ -88,6 +89,52 @@ def test_a_missing_signature_is_refused_where_one_is_demanded(signed, keys, capf
     (signed / "digits" / "1" / "model.sig").unlink()
     assert audit.main([str(signed), "--public-key", str(keys[0][1])]) == 1
     assert "is not signed; sign it with scripts/publish --sign KEY" in capfd.readouterr().err
+
+
+def plant_run(folder):
+    """Makes a folder look like a run that exported nothing."""
+    write_json(folder / "logs" / "release.json", {"verdict": "released", "verification": None})
+
+
+@pytest.mark.parametrize("place", ["", "digits", "digits/1"])
+@pytest.mark.parametrize("part", ["", "digits", "digits/1"])
+def test_a_run_beside_it_does_not_hide_a_changed_version(signed, keys, place, part, capfd):
+    plant_run(signed / place)
+    (signed / "digits" / "1" / "model.onnx").write_bytes(b"another")
+    for key in ([], ["--public-key", str(keys[0][1])]):
+        assert audit.main([str(signed / part), *key]) == 1
+        assert any("digits/1" in line for line in capfd.readouterr().err.splitlines())
+
+
+@pytest.mark.parametrize("place", ["", "digits"])
+def test_a_run_in_a_signed_repository_is_refused(signed, keys, place, capfd):
+    """Every version is as it was signed, but who serves the folder would serve the run."""
+    plant_run(signed / place)
+    assert audit.main([str(signed), "--public-key", str(keys[0][1])]) == 1
+    said = capfd.readouterr()
+    assert f"{(signed / place).absolute()} is a run, which has no signature" in said.err
+    assert "digits/1: released" in said.out
+
+
+def test_a_signed_version_in_front_does_not_hide_a_changed_one(signed, keys, tmp_path, capfd):
+    """A repository named as its model becomes such a model by the signed version, put into it."""
+    repository = tmp_path / "places" / "digits"
+    shutil.copytree(signed / "digits", repository, symlinks=True)
+    shutil.copytree(signed / "digits", repository / "digits", symlinks=True)
+    command = [str(repository), "--public-key", str(keys[0][1])]
+    assert audit.main(command) == 0
+    (repository / "digits" / "1" / "model.onnx").write_bytes(b"another")
+    assert audit.main(command) == 1
+    assert f"{repository}/digits/1/model.onnx is not what was" in capfd.readouterr().err
+
+
+def test_a_run_has_no_signature(released, keys, capfd):
+    assert audit.main([str(released / "run"), "--public-key", str(keys[0][1])]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == (
+        f"FAIL  {released / 'run'} is a run, which has no signature; "
+        "publish it with scripts/publish --sign KEY, or leave the key out"
+    )
 
 
 def test_the_librarys_own_program_agrees(signed, keys):
