@@ -108,8 +108,10 @@ class _Endpoints:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 400)
 
     async def index(self, request: Request) -> Response:
-        # The body may hold {"ready": true}, which no client here needs.
-        await _read_body(request, _headers(request))
+        # The body may hold {"ready": true}, which no client here needs; a large one needs a place.
+        headers = _headers(request)
+        async with self._reader.place(_length(headers)):
+            await _read_body(request, headers)
         return JSONResponse(self._models.index())
 
     async def model(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from mnist_jax.serve import rest
+from mnist_jax.serve.reading import MAX_LARGE
+from tests.serve import raw
 from tests.waiting import HANG_S
 
 NUM_IMAGES, CHUNK = 1000, 125
@@ -251,6 +254,20 @@ def test_a_body_without_a_length_has_a_limit_too(server):
         except OSError:
             pass  # cut off, as it should be
         assert b" 413 " in connection.recv(100)
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/repository/index"])
+def test_large_bodies_are_read_few_at_a_time(server, path):
+    def begin(connections):
+        connection = connections.enter_context(raw.connect(server))
+        connection.sendall(raw.post(path=path, body=b" " * 100_000)[:-1])  # the end never comes
+        return connection
+
+    with ExitStack() as connections:
+        for _ in range(MAX_LARGE):
+            begin(connections)
+        assert b" 429 " in begin(connections).recv(100)
+        assert ask(server, "/v2/repository/index", b"{}")[0] == 200  # a small one needs no place
 
 
 def test_a_compressed_body_is_refused(server):
