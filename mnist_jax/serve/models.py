@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ PLATFORM = "onnx_onnxv1"  # the Open Inference Protocol's name for ONNX in ONNX 
 
 UNKNOWN = ModelFile(0, 1, INK, ())  # of a file that cannot be loaded
 
+RETRY_S = 30.0  # after which a version that could not be loaded is tried again: disks recover
+
 LOGGER = logging.getLogger("mnist_jax.serve")
 
 
@@ -36,6 +39,7 @@ class Loaded:
     model: ModelFile = UNKNOWN  # what it takes
     batcher: Batcher | None = None
     reason: str = ""  # why it cannot be loaded, or not again
+    failed_at: float = 0.0  # monotonic, in s
 
 
 @dataclass(frozen=True)
@@ -193,15 +197,18 @@ class Models:
         return Model(versions, champion, problem)
 
     def _refresh_version(self, name: str, number: int, mark: Any, before: Loaded | None) -> Loaded:
+        now = time.monotonic()
         if before is not None and before.mark == mark:
-            return before
+            is_due = before.reason and now >= before.failed_at + RETRY_S
+            if not is_due:
+                return before
         try:
             return self._load(name, number, mark)
         except Exception as error:  # whatever is wrong with one file, the others are served
             reason = str(error) if isinstance(error, UserError) else first_line(error)
             if before is not None and before.batcher is not None:
-                return replace(before, mark=mark, reason=reason)
-            return Loaded(mark, reason=reason)
+                return replace(before, mark=mark, reason=reason, failed_at=now)
+            return Loaded(mark, reason=reason, failed_at=now)
 
     def _load(self, name: str, number: int, mark: Any) -> Loaded:
         """Loads a version, and has it score a blank image, which makes the first request quick."""
@@ -238,7 +245,8 @@ def _log_changes(before: Mapping[str, Model], after: Mapping[str, Model]) -> Non
     for name, model in after.items():
         was = before.get(name)
         for number, loaded in model.versions.items():
-            if was is not None and was.versions.get(number) is loaded:
+            one = was.versions.get(number) if was is not None else None
+            if one and (one.batcher, one.reason) == (loaded.batcher, loaded.reason):
                 continue
             if not loaded.reason:
                 LOGGER.info("%s: version %s loaded", name, number)

@@ -29,21 +29,33 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: dict[str, Listing] = {}
 
     def listings(self) -> dict[str, Listing]:
-        """Returns the models there now, by name."""
-        listings = {}
-        for name in layout.list_models(self._path):
-            champion, problem = None, ""
-            try:
-                champion = layout.champion(self._path, name)
-            except UserError as error:
-                problem = str(error)
-            # Listed last: a new champion's folder is there before it is the champion.
-            numbers = layout.list_versions(self._path, name)
-            marks = {number: _mark(self._path / name / str(number)) for number in numbers}
-            listings[name] = Listing(marks, champion, problem)
-        return listings
+        """Returns the models there now, by name; what cannot be read for a while is as it was."""
+        names = {*layout.list_models(self._path), *self._known}
+        listings = {name: self._list(name) for name in sorted(names)}
+        self._known = {name: listing for name, listing in listings.items() if listing.marks}
+        return self._known
+
+    def _list(self, name: str) -> Listing:
+        champion, problem, folder = None, "", self._path / name
+        try:
+            champion = layout.champion(self._path, name)
+        except UserError as error:
+            problem = str(error)
+        # Listed last: a new champion's folder is there before it is the champion.
+        numbers = layout.list_versions(self._path, name)
+        known = self._known[name].marks if name in self._known else {}
+        kept = {
+            number: mark
+            for number, mark in known.items()
+            if number not in numbers and not _is_gone(folder / str(number) / layout.SUMS)
+        }
+        if kept and champion is None:
+            problem = f"{folder} cannot be read; check its disk, and who may read it"
+        marks = {number: _mark(folder / str(number)) for number in numbers}
+        return Listing(dict(sorted((kept | marks).items())), champion, problem)
 
     def load(self, name: str, number: int) -> layout.Version:
         """Returns a version, every file of which is what was published.
@@ -147,6 +159,15 @@ def find_model(path: Path) -> layout.Version:
         )
         raise UserError(f"{path} holds {len(names)} models, {', '.join(names) or 'none'}; {choice}")
     return layout.load_version(place, names[0], layout.champion(place, names[0]))
+
+
+def _is_gone(path: Path) -> bool:
+    """Tells a file that is not there from one that cannot be looked at now."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return False
 
 
 def _mark(place: Path) -> tuple[tuple[str, int, int], ...]:

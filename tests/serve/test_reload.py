@@ -1,10 +1,14 @@
 """The repository changes while the server answers: nothing is lost, nothing wrong is served."""
 
+import errno
 import json
+import logging
+import os
 import random
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -13,6 +17,9 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import urllib3
 
+from mnist_jax.serve import models as serving
+from mnist_jax.serve.models import Models
+from mnist_jax.serve.sources import Repository
 from tests.waiting import HANG_S
 
 
@@ -208,3 +215,66 @@ def test_a_server_killed_while_a_version_is_published_leaves_a_repository_that_l
     assert champion == "5"
     assert {version["state"] for version in versions.values()} == {"READY"}
     assert set(versions) >= {"3", "4", "5"}
+
+
+@pytest.fixture
+def small(tmp_path, make_model, publish, promote):
+    """What is served of a repository whose model `digits` was made in a moment; and the folder."""
+    model = make_model(tmp_path / "model.onnx", (1, 28, 28), 10).read_bytes()
+    publish(tmp_path / "repository", "digits", 1, model)
+    promote(tmp_path / "repository", "digits", 1)
+    served = Models(Repository(tmp_path / "repository"), 1)
+    yield served, tmp_path / "repository"
+    served.close()
+
+
+def stale(function, folder):
+    """As `function`, but the system has lost sight of what is in `folder`."""
+
+    def call(path, *arguments, **options):
+        if folder in (Path(path), *Path(path).parents):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return function(path, *arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("place, name", [(Path, "iterdir"), (os, "stat")], ids=["list", "look"])
+def test_a_model_out_of_reach_for_a_while_answers(small, publish, monkeypatch, place, name):
+    served, repository = small
+    served.refresh()
+    loaded = served.find("digits", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stale(getattr(place, name), repository / "digits"))
+        publish(repository, "clothes", 1, b"not a model")
+        served.refresh()
+        assert served.find("digits", None) == loaded
+        assert "digits cannot be read; check its disk" in served.find_model("digits").problem
+        assert "clothes" in served.current  # the others are seen meanwhile
+    served.refresh()
+    assert served.find("digits", None) == loaded
+    assert served.find_model("digits").problem == ""
+    shutil.rmtree(repository / "digits")
+    served.refresh()
+    assert set(served.current) == {"clothes"}
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again(small, monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    served, _ = small
+    caplog.set_level(logging.INFO)
+    with monkeypatch.context() as patch:
+        patch.setattr(serving, "open_session", fail)
+        for seconds in (30.0, 0.0, 0.0):
+            patch.setattr(serving, "RETRY_S", seconds)
+            served.refresh()
+    assert served.index()[0]["state"] == "UNAVAILABLE"
+    assert caplog.text.count("Too many open files") == 2  # of the version, and of the champion
+    served.refresh()
+    assert served.index()[0]["state"] == "UNAVAILABLE"  # not at once
+    monkeypatch.setattr(serving, "RETRY_S", 0.0)
+    served.refresh()
+    assert served.find("digits", None)[0] == "1"
+    assert "digits: version 1 loaded" in caplog.text
