@@ -116,7 +116,7 @@ def _data(dataset: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(
     metrics: Mapping[str, Any], quantization: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """The accuracy of the whole test split and of each class, with its interval."""
+    """The accuracy of the whole test split and of each class in it, with its interval."""
     if quantization is None:
         rows = [
             (part, row["num_correct"], row["num_examples"])
@@ -124,6 +124,7 @@ def _metrics(
                 ("test split", metrics),
                 *((row["class_name"], row) for row in metrics["per_class"]),
             )
+            if row["num_examples"]  # a class without test images has no accuracy
         ]
     else:  # measured as a whole only
         n = quantization["comparison"]["num_examples"]

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 
@@ -46,6 +47,17 @@ def test_it_says_what_the_run_says(bom, release):
     assert float(interval["upperBound"]) == pytest.approx(high, abs=1e-6)
     data = next(x for x in json.loads(bom)["components"] if x["type"] == "data")
     assert data["hashes"][0]["content"] == release["run"]["dataset"]["data_hash"]
+
+
+def test_a_class_without_test_images_has_no_accuracy(release):
+    """Such a run is refused, and published with --force."""
+    release = copy.deepcopy(release)
+    release["metrics"]["per_class"][3] |= {"num_correct": 0, "num_examples": 0}
+    bom = make_bom("digits", 1, b"model", release, None)
+    assert errors(bom) is None
+    card = json.loads(bom)["metadata"]["component"]["modelCard"]
+    slices = [row["slice"] for row in card["quantitativeAnalysis"]["performanceMetrics"]]
+    assert slices == ["test split", *"012456789"]
 
 
 def test_an_int8_variant_has_its_own_accuracy(release):
