@@ -46,6 +46,11 @@ class Version:
     manifest: Mapping[str, Any]
 
 
+def default_name(dataset_id: str) -> str:
+    """Returns a data set's id as the name of a model: letters, digits, `_` and `-` alone."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", dataset_id).strip("_") or "model"
+
+
 def list_models(repository: Path) -> tuple[str, ...]:
     """Returns the names of the models that have a version, sorted.
 

@@ -4,7 +4,6 @@ A new version meets the champion on the test set before it may take its place.
 """
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -93,7 +92,7 @@ def publish(options: argparse.Namespace) -> None:
     candidate = read_candidate(options.run_dir, run, options.variant, options.force)
     suffix = "" if options.variant == "float32" else f"_{options.variant}"
     name = (
-        default_name(run["dataset"]["dataset_id"]) + suffix
+        layout.default_name(run["dataset"]["dataset_id"]) + suffix
         if options.name is None
         else options.name
     )
@@ -145,11 +144,6 @@ def publish(options: argparse.Namespace) -> None:
         print(f"the champion is still version {comparison['champion']}: {reason}; to change that:")
         promotion = f"scripts/publish --promote {name} {number} --repository {repository}"
         print(f"  {command.as_called(promotion)}")
-
-
-def default_name(dataset_id: str) -> str:
-    """Returns a data set's id as the name of a model: letters, digits, `_` and `-` alone."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", dataset_id).strip("_") or "model"
 
 
 def read_candidate(

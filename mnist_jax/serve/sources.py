@@ -71,7 +71,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.name = str(read_json(path / CONFIG)["dataset"]["dataset_id"])
+        # Part of a path in the site of scripts/build_demo, and a stranger's run may say anything.
+        self.name = layout.default_name(str(read_json(path / CONFIG)["dataset"]["dataset_id"]))
 
     def listings(self) -> dict[str, Listing]:
         """Returns the one model; scripts/export writes its file first, and last what it is."""

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from mnist_jax import command
+from mnist_jax.files import sha256, write_json
+from mnist_jax.run import paths
 from mnist_jax.serve import demo
 
 RUNTIME = {member: f"content of {member}".encode() for member in demo.RUNTIME}
@@ -54,6 +56,23 @@ def trusted(npm, tmp_path, monkeypatch):
     """Takes the package above for the real one."""
     digest = hashlib.sha512((tmp_path / "package.tgz").read_bytes()).digest()
     monkeypatch.setattr(demo, "PACKAGE_SHA512", base64.b64encode(digest).decode())
+
+
+@pytest.mark.parametrize("dataset_id", ["../../../outside", "/outside", "..", "a/../../../b", ""])
+def test_a_crafted_run_writes_nothing_outside(dataset_id, trusted, tmp_path, make_model):
+    run, site = tmp_path / "run", tmp_path / "a" / "b" / "site"
+    (run / "models").mkdir(parents=True)
+    model = make_model(run / paths.EXPORTED["onnx"], (1, 28, 28), 10)
+    dataset = {"dataset_id": dataset_id, "class_names": list("0123456789")}
+    write_json(run / paths.CONFIG, {"dataset": dataset})
+    write_json(run / paths.VERIFICATION, {"files": {"onnx": {"sha256": sha256(model)}}})
+    write_json(run / paths.RELEASE, {"verdict": "released"})
+    before = {path for path in tmp_path.rglob("*")}
+    assert build(run, "--output", site) == 0
+    made = {path for path in tmp_path.rglob("*")} - before
+    assert all(path in site.parents or path.is_relative_to(site) for path in made)
+    (name,) = json.loads((site / "models" / "index.json").read_text())
+    assert (site / "models" / name / "1" / "model.onnx").is_file()
 
 
 def test_the_site_is_complete_and_names_no_other_host(run, trusted, tmp_path, capsys):
