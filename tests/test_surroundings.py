@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbclient
@@ -347,6 +348,46 @@ def test_an_installation_that_fails_is_status_2_whoever_looks_on(checkout, redir
     for status, expected in ((1, 2), (0, 0)):
         install("bench", status=status, how=("sh", "-c", line, "sh"))
         assert int(mark.read_text()) == expected
+
+
+WAITING_PIP = """#!/bin/sh
+case "$*" in
+*" - "* | *" -") exec {python} "$@" ;; # the check of the version
+esac
+echo called >>"{calls}"
+while [ ! -e "{end}" ]; do sleep 0.05; done
+"""
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock, of util-linux, is not here")
+def test_of_two_installations_the_second_waits_and_finds_all_there(checkout, tmp_path):
+    root, _ = checkout
+    calls, end, pip = (tmp_path / name for name in ("calls", "end", "python3"))
+    pip.write_text(WAITING_PIP.format(python=sys.executable, calls=calls, end=end))
+    pip.chmod(0o755)
+    found = f"import os; print('base' if os.path.exists({str(end)!r}) else '')"
+    (root / "scripts" / "installed").write_text(found)
+
+    def install():
+        program, variables = root / "scripts" / "install", {**os.environ, "PYTHON": str(pip)}
+        return subprocess.Popen([program], env=variables, stderr=subprocess.PIPE, text=True)
+
+    with install() as first:
+        try:
+            while not calls.exists():
+                assert first.poll() is None
+                time.sleep(0.05)
+            with install() as second:
+                try:
+                    said = second.stderr.readline()
+                finally:
+                    end.touch()
+                assert said == "waiting for another scripts/install to end ...\n"
+                assert second.stderr.read() == ""
+        finally:
+            end.touch()
+    assert first.returncode == second.returncode == 0
+    assert calls.read_text() == "called\n"
 
 
 # ---- Notebooks
