@@ -22,9 +22,11 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:  # else a third of the time that
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 50_000_000  # of one picture: what decoding may need is bounded by it
+MAX_PIXELS = 50_000_000  # of one picture; with the longest side it bounds the memory
+LONGEST_SIDE = 65_535  # pixels, as in a JPEG file: the weights of a long axis are many
 MAX_FILE_BYTES = 256 * 2**20
 _BLOCK_PIXELS = 2**20  # computed at a time
+_LONGEST_KEPT = 2048  # pixels of an axis whose weights are kept: at most 2 MB
 _ORIENTATION = 0x0112  # EXIF
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -99,6 +101,8 @@ def decode(contents: bytes, *, keeps_alpha: bool = False) -> Picture:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(contents), formats=FORMATS) as image:
             size, mode = image.size, image.mode
+            if max(size) > LONGEST_SIDE:
+                raise Unreadable(f"{size[0]}x{size[1]} pixels, more than {LONGEST_SIDE:,} a side")
             if size[0] * size[1] > MAX_PIXELS:
                 raise Unreadable(f"{size[0]}x{size[1]} pixels, more than {MAX_PIXELS:,} in all")
             image.load()
@@ -176,12 +180,15 @@ def to_grey(pixels: UInt8[np.ndarray, "... 3"]) -> UInt8[np.ndarray, "... 1"]:
     return ((sums + 500) // 1000).astype(np.uint8)[..., None]
 
 
-@lru_cache(maxsize=64)
 def weights(source: int, target: int) -> Float64[np.ndarray, "target source"]:
     """Returns the whole-number weights of one axis; each row adds up to `_total`.
 
     Shrinking shares by area, enlarging is bilinear between pixel centres.
     """
+    return (_kept_weights if source <= _LONGEST_KEPT else _weights)(source, target)
+
+
+def _weights(source: int, target: int) -> Float64[np.ndarray, "target source"]:
     i, j = np.arange(source)[None, :], np.arange(target)[:, None]
     if source == target:
         return np.eye(source)
@@ -194,6 +201,9 @@ def weights(source: int, target: int) -> Float64[np.ndarray, "target source"]:
     near = np.where(np.clip(first, 0, source - 1) == i, 2 * target - share, 0)
     far = np.where(np.clip(first + 1, 0, source - 1) == i, share, 0)
     return (near + far).astype(np.float64)
+
+
+_kept_weights = lru_cache(maxsize=64)(_weights)
 
 
 def _total(source: int, target: int) -> int:

@@ -185,6 +185,7 @@ WRONG = {
     "npz_float": ({"f": _npz(x_train=X / 2, y_train=Y)}, "float64, not uint8"),
     "npz_shape": ({"f": _npz(x_train=X[0], y_train=Y)}, r"of shape \(20, 20\)"),
     "npz_channels": ({"f": _npz(x_train=np.zeros((4, 9, 9, 2), "u1"), y_train=Y)}, "of shape"),
+    "npz_long": ({"f": _npz(x_train=np.zeros((4, 1, 65_536), "u1"), y_train=Y)}, "65,535 a side"),
     "npz_count": ({"f": _npz(x_train=X, y_train=Y[:3])}, "for 4 images"),
     "npz_onehot": ({"f": _npz(x_train=X, y_train=np.eye(4))}, "labels of shape"),
     "npz_float_label": ({"f": _npz(x_train=X, y_train=Y / 2)}, "labels of type float64"),

@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import subprocess
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_unreadable_pictures_have_a_reason(damage):
     bad = {"truncated": contents[:200], "text": b"hello", "huge": contents}[damage]
     with pytest.raises(pictures.Unreadable, match=r"truncated|not a picture|more than 50,000,000"):
         pictures.decode(bad)
+
+
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_that_is_too_long_is_unreadable(size):
+    with pytest.raises(pictures.Unreadable, match="more than 65,535 a side"):
+        pictures.decode(_bytes(Image.new("L", size), "PNG"))
+
+
+def test_the_weights_of_a_long_axis_are_not_kept():
+    weights = weakref.ref(pictures.weights(pictures.LONGEST_SIDE, 16))
+    assert weights() is None
 
 
 def test_javascript_gives_the_same_levels(tmp_path):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from mnist_jax.data.pictures import LONGEST_SIDE
 from mnist_jax.errors import UserError
 
 SPLIT_NAMES = {
@@ -90,6 +91,8 @@ def array_part(path: Path, images: np.ndarray, labels: np.ndarray, name: str) ->
         problem = f"has {name} images of shape {images.shape}, not [n, h, w] or [n, h, w, 3]"
     elif 0 in images.shape:
         problem = f"has no {name} images: their shape is {images.shape}"
+    elif max(images.shape[1:3]) > LONGEST_SIDE:
+        problem = f"has {name} images of shape {images.shape}, more than {LONGEST_SIDE:,} a side"
     elif labels.shape not in ((len(images),), (len(images), 1)):
         problem = f"has {name} labels of shape {labels.shape} for {len(images)} images"
     elif labels.dtype.kind not in "iuU":
