@@ -55,8 +55,10 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
         "--over", action="append", required=True, metavar="KEY=V1,V2", help="a key and its values"
     )
     options, rest = parser.parse_known_args(arguments)
+    swept = combinations(options.over)
+    _refuse_flags_of(list(swept[0]), rest)
     configs = []
-    for values in combinations(options.over):  # all are checked before the first is trained
+    for values in swept:  # all are checked before the first is trained
         given = [f"--config.{key}={value}" for key, value in values.items()]
         config = flags.parse_here([*rest, *given])
         assert config is not None  # --help has been answered
@@ -84,6 +86,15 @@ def combinations(over: Sequence[str]) -> list[dict[str, str]]:
         if not of_key:
             raise UserError(f"--over {key} has no values; give --over {key}=V1,V2")
     return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _refuse_flags_of(keys: Sequence[str], arguments: Sequence[str]) -> None:
+    """A flag of a swept key is a mistake: it would take the place of every value."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        key = flag.lstrip("-").replace("-", "_").removeprefix("config.").partition(".")[0]
+        if flag.startswith("-") and key in keys:
+            raise UserError(f"{flag} and --over {key} are both given; leave one of them out")
 
 
 def run(configs: Sequence[tuple[dict[str, str], Mapping[str, Any]]], console: Console) -> int:

@@ -93,6 +93,23 @@ def test_what_cannot_be_swept_over_is_a_mistake(over, said):
         sweep.combinations(over)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--batch-size=64"],
+        ["--batch_size", "64"],
+        ["-batch_size=64"],
+        ["--config.batch_size=64"],
+    ],
+    ids=" ".join,
+)
+def test_a_flag_of_a_swept_key_is_a_mistake(flags, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "run", None)  # which cannot be called
+    assert sweep.main(["--over=batch-size=32,64", "--epochs=1", *flags]) == 2
+    said = capsys.readouterr().err
+    assert f"{flags[0].partition('=')[0]} and --over batch_size are both given" in said
+
+
 def test_every_value_is_checked_before_the_first_is_trained(capsys):
     assert sweep.main(["--over=epochs=1,0"]) == 2
     assert "epochs is 0, but must be from 1" in capsys.readouterr().err
