@@ -6,7 +6,8 @@ likewise, is added to it; the sum is cut off at white. An answer is right where 
 the largest scores are both right. Pairs for training are new at each step; the pairs for the
 test, one for each test digit, are seeded: every model gets the same.
 
-It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's.
+It takes the flags and recipes of scripts/train; the canvas and the augmentation are MultiMNIST's,
+and of data it takes the published sets alone: the black around their images leaves room to move.
 Criteria, seeds, patience, class weights, precision, devices and formats have no effect here.
 """
 
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from mnist_jax import command
 from mnist_jax.config import flags
+from mnist_jax.errors import UserError
 from mnist_jax.run import log
 
 
@@ -29,6 +31,11 @@ def _parse_and_run(arguments: Sequence[str]) -> int:
     if config is None:
         print(flags.help_text("scripts/multimnist", command.about(__doc__)))
         return 0
+    if config["data"]:
+        raise UserError(
+            f"data is {config['data']!r}, but pairs are made of 28x28 pixels on black; "
+            "leave --data out and give --dataset-id"
+        )
     with log.to_terminal(Console(quiet=config["quiet"])):
         # Imported here, so that --help and a mistaken flag answer without loading JAX.
         with command.loading():

@@ -219,8 +219,6 @@ def run(config: Mapping[str, Any]) -> int:
     with run_folder.claim(run_dir, config), log_module.to_file(run_dir / paths.LOG):
         dataset, _ = inputs.of_config(config)
         num_classes = len(dataset.class_names)
-        if dataset.num_channels != 1:
-            raise UserError(f"{config['data']} has pictures in colour; give --config.channels=1")
         model = pipeline.build_model(config, dataset)
         train = data.read(dataset, "train")
         inputs.check_batch_size(config["batch_size"], len(train.labels))

@@ -142,3 +142,9 @@ def test_a_loss_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys
     assert "use --criterion-id=mse or nll" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert multi_mnist.main(["--help"]) == 0
+
+
+def test_own_pictures_are_refused_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(overlapping, "run", None)  # which cannot be called
+    assert multi_mnist.main([f"--data={tmp_path}"]) == 2
+    assert "leave --data out and give --dataset-id" in capsys.readouterr().err
