@@ -139,6 +139,19 @@ def test_hostile_files_are_named_and_never_opened(tmp_path):
     assert {name for name, _ in found["unreadable"]["named"]} >= {"cat/pipe.png", "cat/out.png"}
 
 
+@pytest.mark.parametrize("leads", ["to a folder", "to a folder with a table", "nowhere"])
+def test_a_split_that_is_a_link_is_named(tmp_path, leads):
+    root, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    _folder(root / "train")
+    if leads != "nowhere":
+        _folder(elsewhere)
+    if leads == "to a folder with a table":
+        (elsewhere / "metadata.csv").write_text("file_name,label\ncat/0_0.png,cat\n")
+    (root / "Test" if leads == "to a folder" else root / "test").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=r"has a link for [Tt]est, .*put the folder itself there"):
+        _prepare(root, tmp_path)
+
+
 def test_groups_stay_together_and_a_later_start_decodes_nothing(tmp_path, monkeypatch):
     root = _folder(tmp_path / "own")
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))

@@ -24,8 +24,10 @@ def read(root: Path) -> Listing:
     Pictures come in the natural order of their file names, whatever their class.
 
     Raises:
-        UserError: there are no classes, a split is there twice, or there is no `train`.
+        UserError: there are no classes, a split is there twice or is a link, or there is no
+            `train`.
     """
+    refuse_linked_splits(root)
     folders = sorted((entry for entry in entries(root) if _is_folder(entry)), key=lambda e: e.name)
     splits = split_folders(root, [entry.name for entry in folders])
     if splits and "train" not in splits:
@@ -47,6 +49,18 @@ def read(root: Path) -> Listing:
     names = tuple(sorted(class_names, key=natural))
     kind = "a folder of classes in splits" if splits else "a folder of classes"
     return Listing(kind, {s: p for s, p in parts.items() if p.names}, names, tuple(refused))
+
+
+def refuse_linked_splits(root: Path) -> None:
+    """Refuses a link with the name of a split: without it, another split would take its place.
+
+    Raises:
+        UserError: there is one.
+    """
+    for entry in entries(root):
+        if entry.name.lower() in SPLIT_NAMES and entry.is_symlink():
+            problem = f"has a link for {entry.name}, and links to folders are not followed"
+            raise wrong(root, problem, "put the folder itself there")
 
 
 def split_folders(root: Path, names: list[str]) -> dict[str, Path]:

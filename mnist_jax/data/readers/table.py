@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from mnist_jax.data.readers.folder import picture_part, why_refused
+from mnist_jax.data.readers.folder import picture_part, refuse_linked_splits, why_refused
 from mnist_jax.data.readers.listing import SPLIT_NAMES, Listing, Part, classes_of, wrong
 
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -23,8 +23,10 @@ def read(root: Path) -> Listing:
 
     Raises:
         UserError: a table is not UTF-8, not CSV or JSON, lacks a column, names a file twice or one
-            outside the folder, or has labels or groups for some pictures alone.
+            outside the folder, or has labels or groups for some pictures alone; or a split is a
+            link.
     """
+    refuse_linked_splits(root)
     rows: dict[str, list[tuple[str, str, str | None]]] = {}
     refused: list[tuple[str, str]] = []
     seen: set[str] = set()
