@@ -152,6 +152,22 @@ def test_a_split_that_is_a_link_is_named(tmp_path, leads):
         _prepare(root, tmp_path)
 
 
+def test_a_table_reads_nothing_through_a_folder_out_of_its_own(tmp_path):
+    root, elsewhere = _folder(tmp_path / "own"), _folder(tmp_path / "elsewhere")
+    (root / "out").symlink_to(elsewhere)
+    (root / "in").symlink_to("cat")
+    names = [f"{place}/{k}_{i}.png" for k, place in enumerate(("cat", "dog")) for i in range(9)]
+    names += ["out/cat/0_0.png", "out/cat/none.png", "in/0_9.png"]
+    rows = [f"{name},{'dog' if 'dog' in name else 'cat'}" for name in names]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    data, found = _prepare(root, tmp_path)
+    assert data.num_train + data.num_validation + data.num_test == 19
+    assert found["unreadable"]["named"] == [
+        ["out/cat/0_0.png", "a link out of the folder"],
+        ["out/cat/none.png", "named in the table, and not there"],
+    ]
+
+
 def test_groups_stay_together_and_a_later_start_decodes_nothing(tmp_path, monkeypatch):
     root = _folder(tmp_path / "own")
     names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))

@@ -15,6 +15,7 @@ from mnist_jax.data.readers.listing import (
 )
 from mnist_jax.errors import UserError
 
+LINK_OUT = "a link out of the folder"
 _NOT_PICTURES = {"thumbs.db", "desktop.ini"}
 
 
@@ -89,12 +90,15 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def why_refused(root: Path, path: Path) -> str | None:
-    """Returns why a file must not be opened: a link out of `root`, a device, a FIFO."""
+    """Returns why a file must not be opened: a link out of `root`, a device, a FIFO.
+
+    Its folder is taken to be in `root`.
+    """
     try:
         if path.is_symlink():
             target = path.resolve(strict=True)
             if not target.is_relative_to(root.resolve()):
-                return "a link out of the folder"
+                return LINK_OUT
             if target.is_dir():
                 return "a link to a folder"
         return None if path.is_file() else "not a regular file"

@@ -2,10 +2,12 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
-from mnist_jax.data.readers.folder import picture_part, refuse_linked_splits, why_refused
+from mnist_jax.data.readers.folder import LINK_OUT, picture_part, refuse_linked_splits, why_refused
 from mnist_jax.data.readers.listing import SPLIT_NAMES, Listing, Part, classes_of, wrong
 
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -31,6 +33,7 @@ def read(root: Path) -> Listing:
     refused: list[tuple[str, str]] = []
     seen: set[str] = set()
     has_split = set()
+    is_inside = _inside_of(root)
     for table in tables(root):
         folder_split = SPLIT_NAMES.get(table.parent.name) if table.parent != root else None
         for line, row in _rows(table):
@@ -40,9 +43,10 @@ def read(root: Path) -> Listing:
             seen.add(name)
             has_split.add(split is not None)
             label, group = _label(table, line, row), row.get("group")
-            reason = why_refused(root, root / name)
+            path = root / name
+            reason = why_refused(root, path) if is_inside(path.parent) else LINK_OUT
             if reason is not None:
-                refused.append((name, _missing(root / name, reason)))
+                refused.append((name, _missing(path, reason)))
                 continue
             rows.setdefault(split or "train", []).append(
                 (name, label, None if group in (None, "") else str(group))
@@ -53,6 +57,12 @@ def read(root: Path) -> Listing:
     if "train" not in parts:
         raise wrong(root, "has a table without any picture to train on", _REMEDY)
     return Listing("a folder with a table", parts, classes_of(parts), tuple(refused))
+
+
+def _inside_of(root: Path) -> Callable[[Path], bool]:
+    """Returns whether a folder is in `root` once links are followed; each is looked up once."""
+    top = os.path.realpath(root)
+    return cache(lambda folder: Path(os.path.realpath(folder)).is_relative_to(top))
 
 
 def _missing(path: Path, reason: str) -> str:
