@@ -1,4 +1,5 @@
 import io
+import json
 import os
 
 import numpy as np
@@ -189,6 +190,19 @@ def _npz(**made):
     return buffer.getvalue()
 
 
+def _parquet(images, labels=(0, 1, 0, 1), kind=None, names=None):
+    image = pyarrow.array(images, kind and pyarrow.struct([("bytes", kind)]))
+    table = pyarrow.table({"image": image, "label": pyarrow.array(labels, pyarrow.int64())})
+    if names:
+        info = {"info": {"features": {"label": {"names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+PNGS = [{"bytes": _png(seed)} for seed in range(4)]
+PATHS = [{"bytes": None}, *3 * [{"bytes": "/etc/hostname"}]]
 X, Y = np.zeros((4, 20, 20), np.uint8), np.array([0, 1, 0, 1])
 PIXELS = "label," + ",".join(f"pixel{i}" for i in range(4)) + "\n"
 WRONG = {
@@ -238,6 +252,22 @@ WRONG = {
         "is damaged",
     ),
     "parquet_damaged": ({"f": b"PAR1 no"}, "is not Parquet, or damaged"),
+    "parquet_paths": ({"f": _parquet(PATHS)}, "images of type struct<bytes: string>"),
+    "parquet_nested": (
+        {"f": _parquet([{"bytes": None}], [0], pyarrow.struct([("bytes", pyarrow.binary())]))},
+        "images of type struct<bytes: struct<bytes: binary>>",
+    ),
+    "parquet_names_of_one": (
+        {"d/a.parquet": _parquet(PNGS, names=["x", "y"]), "d/b.parquet": _parquet(PNGS)},
+        "b.parquet has other class names than .*a.parquet",
+    ),
+    "parquet_names_more": (
+        {
+            "d/train.parquet": _parquet(PNGS, names=["x", "y"]),
+            "d/test.parquet": _parquet(PNGS, (0, 1, 2, 2), names=["x", "y", "z"]),
+        },
+        "has other class names than",
+    ),
     "csv_not_square": ({"f": b"label,pixel0,pixel1\n1,2,3\n"}, "2 pixels a row, not a square"),
     "csv_level": ({"f": (PIXELS + "1,2,3,4,256\n").encode()}, "cannot be read"),
     "csv_text": ({"f": (PIXELS + "1,2,3,4,x\n").encode()}, "cannot be read"),
@@ -308,6 +338,15 @@ def test_a_split_without_a_row_is_named(tmp_path):
         pq.write_table(part, tmp_path / "own" / f"{split}-00000-of-00001.parquet")
     with pytest.raises(UserError, match="has no readable picture for validation"):
         _prepare(tmp_path / "own", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
+def test_bytes_of_every_kind_are_read(kind, tmp_path):
+    rows, labels = [{"bytes": _png(seed)} for seed in range(20)], list(np.arange(20) % 2)
+    made = _parquet(rows, labels, getattr(pyarrow, kind)(), names=["x", "y"])
+    (tmp_path / "own.parquet").write_bytes(made)
+    data, _ = _prepare(tmp_path / "own.parquet", tmp_path)
+    assert data.class_names == ("x", "y") and data.num_train == 12
 
 
 @pytest.mark.parametrize("drop_duplicates", [False, True])

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from mnist_jax.data.decoding import CHUNK
-from mnist_jax.data.readers.listing import Listing, Part, natural, split_of_file, wrong
+from mnist_jax.data.readers.listing import Listing, Part, classes_of, natural, split_of_file, wrong
 
 _REMEDY = "write columns image (bytes, or {bytes, path}) and label, as Hugging Face's datasets does"
 _IMAGE, _LABEL = ("image", "img"), ("label", "labels", "fine_label")
@@ -29,7 +29,8 @@ def read(path: Path) -> Listing:
     """Reads the labels; the pictures are streamed.
 
     Raises:
-        UserError: a file is damaged, lacks a column or has labels of another type.
+        UserError: a file is damaged, lacks a column, has pictures or labels of another type, or
+            other class names than the others.
     """
     by_split: dict[str, list[Path]] = {}
     for file in files(path):
@@ -38,21 +39,29 @@ def read(path: Path) -> Listing:
         raise wrong(
             path, f"holds {', '.join(by_split)} and no train", "name a file train-*.parquet"
         )
-    names: tuple[str, ...] | None = None
+    by_file: dict[Path, tuple[str, ...] | None] = {}  # class names
     parts = {}
     for split, split_files in by_split.items():
         labels: list[str] = []
         columns = []
         for file in split_files:
-            image, found, known = _labels(file)
+            image, found, by_file[file] = _labels(file)
             columns.append(image)
             labels += found
-            names = names or known
         places = list(zip(split_files, columns, strict=True))
         rows = [f"{split} {row}" for row in range(len(labels))]
         parts[split] = Part(rows, labels, lambda places=places: _pictures(places))
-    found = {label for part in parts.values() for label in part.labels}
-    return Listing("Parquet", parts, names or tuple(sorted(found, key=natural)))
+    return Listing("Parquet", parts, _common(by_file) or classes_of(parts))
+
+
+def _common(by_file: dict[Path, tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """Returns the class names that all files have; None: they have only labels."""
+    (first, names), *others = by_file.items()
+    for file, own in others:
+        if own != names:
+            remedy = "write the same features to all files"
+            raise wrong(file, f"has other class names than {first}", remedy)
+    return names
 
 
 def _order(path: Path) -> list[str | int]:
@@ -68,8 +77,7 @@ def _labels(file: Path) -> tuple[str, list[str], tuple[str, ...] | None]:
         if image is None or label is None:
             raise wrong(file, f"has the columns {', '.join(schema.names)}", _REMEDY)
         kind = schema.field(image).type
-        is_struct = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if not is_struct and not pyarrow.types.is_binary(kind):
+        if not _holds_bytes(kind):
             raise wrong(file, f"has images of type {kind}", _REMEDY)
         names = _class_names(schema, label)
         values = pq.read_table(file, columns=[label]).column(label).to_pylist()
@@ -82,6 +90,14 @@ def _labels(file: Path) -> tuple[str, list[str], tuple[str, ...] | None]:
         if names and (not isinstance(value, int) or not 0 <= value < len(names)):
             raise wrong(file, f"has the label {value} in row {row}, of {len(names)} names", _REMEDY)
     return image, [names[v] if names else str(v) for v in values], names
+
+
+def _holds_bytes(kind: pyarrow.DataType) -> bool:
+    """Returns whether a column has contents of files: text would be taken for paths."""
+    if pyarrow.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        kind = kind.field(index).type if index >= 0 else kind
+    return kind in (pyarrow.binary(), pyarrow.large_binary(), pyarrow.binary_view())
 
 
 def _class_names(schema: pyarrow.Schema, label: str) -> tuple[str, ...] | None:
