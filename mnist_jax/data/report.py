@@ -7,7 +7,7 @@ looked for in train and validation alone.
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
@@ -46,6 +46,7 @@ class DataReport(TypedDict):
     unreadable: Found  # name and reason
     duplicates_within: dict[str, Found]  # by split: copies beyond the first, with the first
     duplicates_across: dict[str, Found]  # `train-test`: pictures of the second that the first has
+    leaks: NotRequired[int]  # test pictures that train or validation has; absent in older reports
     near_duplicates: Found  # other levels, the same edges: pairs of names, in any splits
     two_labels: Found  # the same picture under two labels, within train and validation
     absent_classes: dict[str, list[str]]  # by split
@@ -118,6 +119,7 @@ def data_report(
         unreadable=_found([(printable(name), reason) for name, reason in unreadable]),
         duplicates_within={split: _within(part) for split, part in facts.items()},
         duplicates_across={f"{a}-{b}": _across(facts[a], facts[b]) for a, b in pairs},
+        leaks=_leaks(facts),
         near_duplicates=_near(facts),
         two_labels=_two_labels([facts[s] for s in splits if s != "test"], class_names),
         absent_classes={
@@ -129,8 +131,15 @@ def data_report(
 
 def leaks(report: DataReport) -> int:
     """Returns how many test pictures are, to the last level, in train or validation as well."""
-    across = report["duplicates_across"]
+    if "leaks" in report:
+        return report["leaks"]
+    across = report["duplicates_across"]  # where both have a picture, it counts twice
     return sum(found["count"] for pair, found in across.items() if pair.endswith("-test"))
+
+
+def _leaks(facts: dict[str, Facts]) -> int:
+    earlier = [part.digests for split, part in facts.items() if split != "test"]
+    return int(_isin(facts["test"].digests, earlier).sum()) if "test" in facts else 0
 
 
 def _found(pairs: Sequence[tuple[str, ...]]) -> Found:

@@ -121,6 +121,22 @@ def test_a_test_picture_in_train_is_a_leak(tmp_path):
     assert report.leaks(clean) == 0 and after.num_train == data.num_train - 1
 
 
+def test_a_test_picture_in_train_and_validation_is_one_leak(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 20, 20), np.uint8)
+    pixels[8] = pixels[16] = pixels[24] = pixels[0]  # in validation once, in test twice
+    pixels[25] = pixels[9]  # in validation and in test
+    splits = {"train": pixels[:8], "val": pixels[8:16], "test": pixels[16:]}
+    images = {f"{split}_images": part for split, part in splits.items()}
+    labels = {f"{split}_labels": np.arange(len(part)) % 2 for split, part in splits.items()}
+    (tmp_path / "own.npz").write_bytes(_npz(**images, **labels))
+    _, found = _prepare(tmp_path / "own.npz", tmp_path)
+    assert report.leaks(found) == 3
+    across = found["duplicates_across"]
+    assert (across["train-test"]["count"], across["validation-test"]["count"]) == (2, 3)
+    del found["leaks"]  # as earlier versions wrote it
+    assert report.leaks(found) == 5
+
+
 def test_hostile_files_are_named_and_never_opened(tmp_path):
     root = _folder(tmp_path / "own")
     os.mkfifo(root / "cat" / "pipe.png")
