@@ -193,9 +193,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
             index["data_hash"] == _hash_index(index["files"])
         )
     except (UserError, LookupError, TypeError) as error:
-        raise _changed(path) from error
+        raise changed(path) from error
     if not is_whole:
-        raise _changed(path)
+        raise changed(path)
     return index
 
 
@@ -207,7 +207,7 @@ def _read_array(path: Path, index: dict[str, Any]) -> Integer[np.ndarray, "..."]
     try:
         array = np.load(io.BytesIO(_read_contents(path, index)), allow_pickle=False)
     except (ValueError, EOFError) as error:  # no such file was ever written here
-        raise _changed(path) from error
+        raise changed(path) from error
     is_labels = array.ndim == 1 and array.dtype in (np.uint8, np.uint16)
     is_images = (
         array.dtype == np.uint8
@@ -216,7 +216,7 @@ def _read_array(path: Path, index: dict[str, Any]) -> Integer[np.ndarray, "..."]
         and array.shape[3:] in ((), (3,))
     )
     if not (is_labels or is_images):
-        raise _changed(path)
+        raise changed(path)
     return array
 
 
@@ -228,13 +228,14 @@ def _read_contents(path: Path, index: dict[str, Any]) -> bytes:
         is_same = files.sha256(contents) == expected["sha256"]
     # All but the first: an index of another version, or one that someone has written by hand.
     except (OSError, KeyError, TypeError) as error:
-        raise _changed(path) from error
+        raise changed(path) from error
     if not is_same:
-        raise _changed(path)
+        raise changed(path)
     return contents
 
 
-def _changed(path: Path) -> UserError:
+def changed(path: Path) -> UserError:
+    """What to say where a file of prepared data is not what was written."""
     return UserError(
         f"{path} is missing, truncated or changed since it was prepared; "
         f"delete the folder {path.parent} and run again, which makes it again"

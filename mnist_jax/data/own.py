@@ -69,8 +69,8 @@ def prepare(
         progress: called now and then while pictures are decoded.
 
     Raises:
-        UserError: a wrong setting or source, or a folder that cannot be written. Nothing
-            half-prepared stays behind.
+        UserError: a wrong setting or source, a folder that cannot be written, or prepared data
+            that is damaged. Nothing half-prepared stays behind.
     """
     _check(settings)
     folder = Path("own", _key(path, settings))
@@ -80,18 +80,29 @@ def prepare(
             with arrays.alone_in(data_dir):
                 if not os.path.isdir(data_dir / folder):
                     _make(path, listing, settings, data_dir, folder, decoders, progress)
-    saved = files.read_json(data_dir / folder / "data.json")
+    saved = _read(data_dir / folder / "data.json")
     own = OwnData(
         **{**saved, "class_names": tuple(saved["class_names"]), "ignored": tuple(saved["ignored"])},
         folder=data_dir / folder,
         data_hash=arrays.data_hash(data_dir / folder),
     )
-    return own, files.read_json(data_dir / folder / "report.json")
+    return own, _read(data_dir / folder / "report.json")
 
 
 def names(folder: Path) -> dict[str, list[str]]:
-    """Returns the name of each picture, by split, in the order of the arrays in a folder."""
-    return files.read_json(folder / "names.json")
+    """Returns the name of each picture, by split, in the order of the arrays in a folder.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return _read(folder / "names.json")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return files.read_json(path)
+    except UserError as error:  # running again, its remedy, would find the same file
+        raise arrays.changed(path) from error
 
 
 def _check(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pyarrow
@@ -198,6 +199,18 @@ def test_groups_stay_together_and_a_later_start_decodes_nothing(tmp_path, monkey
             assert places.setdefault(person[name], split) == split
     monkeypatch.setattr(own, "_make", None)
     assert _prepare(root, tmp_path)[0] == data
+
+
+@pytest.mark.parametrize("name", ["data.json", "report.json", "names.json"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_remedy_for_a_damaged_file_helps(name, is_there, tmp_path):
+    root = _folder(tmp_path / "own")
+    file = _prepare(root, tmp_path)[0].folder / name
+    file.write_text("{") if is_there else file.unlink()
+    with pytest.raises(UserError, match=f"{name} is missing, .*; delete the folder {file.parent}"):
+        own.names(_prepare(root, tmp_path)[0].folder)
+    shutil.rmtree(file.parent)
+    assert own.names(_prepare(root, tmp_path)[0].folder)
 
 
 def _npz(**made):
