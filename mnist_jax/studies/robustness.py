@@ -146,6 +146,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
+    if options.num_images is not None and options.num_images < 1:
+        raise UserError(f"--num-images is {options.num_images}, but must be from 1")
     # Imported here, so that --help and a mistaken flag answer without loading JAX.
     with command.loading():
         from mnist_jax import pipeline

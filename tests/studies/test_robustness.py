@@ -148,3 +148,9 @@ def test_the_card_shows_what_the_capsules_do(canvas):
 def test_a_folder_that_is_no_finished_run_is_a_mistake(tmp_path, capsys):
     assert robustness.main([str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_image_at_all_is_a_mistake(number, tmp_path, capsys):
+    assert robustness.main([str(tmp_path), f"--num-images={number}"]) == 2
+    assert f"--num-images is {number}, but must be from 1" in capsys.readouterr().err
