@@ -2,6 +2,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pyarrow
@@ -230,6 +231,25 @@ def _parquet(images, labels=(0, 1, 0, 1), kind=None, names=None):
     return buffer.getvalue()
 
 
+def _encrypted(archive):
+    """The archive, with the flag of encryption in every header."""
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        first, *others = archive.split(mark)
+        flagged = [
+            one[: flags - 4] + bytes([one[flags - 4] | 1]) + one[flags - 3 :] for one in others
+        ]
+        archive = mark.join([first, *flagged])
+    return archive
+
+
+def _zip(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
 PNGS = [{"bytes": _png(seed)} for seed in range(4)]
 PATHS = [{"bytes": None}, *3 * [{"bytes": "/etc/hostname"}]]
 X, Y = np.zeros((4, 20, 20), np.uint8), np.array([0, 1, 0, 1])
@@ -252,6 +272,8 @@ WRONG = {
     ),
     "too_few": ({"d/a/1.png": _png(1), "d/b/1.png": _png(2)}, "too few|no picture is left"),
     "npz_damaged": ({"f": b"PK\x03\x04 no zip"}, "is damaged"),
+    "npz_encrypted": ({"f": _encrypted(_npz(x_train=X, y_train=Y))}, "is encrypted"),
+    "npz_no_array": ({"f": _zip("x_train", "y_train")}, "holds no array, and no images"),
     "npz_names": ({"f": _npz(a=X)}, "holds a, and no images"),
     "npz_no_labels": ({"f": _npz(x_train=X, y_train=Y, x_test=X)}, "x_test and no y_test"),
     "npz_float": ({"f": _npz(x_train=X / 2, y_train=Y)}, "float64, not uint8"),

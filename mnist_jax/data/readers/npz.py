@@ -26,12 +26,13 @@ def read(path: Path) -> Listing:
     """Reads the arrays, each at most `MAX_ARRAY_BYTES`.
 
     Raises:
-        UserError: the archive is damaged, an array is missing, of another type or shape, or too
-            large.
+        UserError: the archive is damaged or encrypted, an array is missing, of another type or
+            shape, or too large.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy") for name in archive.namelist()}
+            files = [name for name in archive.namelist() if name.endswith(".npy")]
+            members = {name.removesuffix(".npy") for name in files}
             for title, layout in _LAYOUTS.items():
                 if set(layout["train"]) <= members:
                     return _listing(path, archive, members, title, layout)
@@ -41,10 +42,10 @@ def read(path: Path) -> Listing:
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
-        NotImplementedError,
+        RuntimeError,  # it is encrypted, or packed in a way that is not known
     ) as e:
         raise wrong(path, f"is damaged ({e})", "write it again with numpy.savez") from e
-    found = ", ".join(sorted(members)[:8]) or "nothing"
+    found = ", ".join(sorted(members)[:8]) or "no array"
     raise wrong(path, f"holds {found}, and no images and labels to train on", _REMEDY)
 
 
