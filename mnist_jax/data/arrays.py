@@ -137,7 +137,7 @@ def write_index(folder: Path, index: dict[str, Any]) -> None:
 
 
 def data_hash(folder: Path) -> str:
-    """Returns SHA-256, in hex, over the names and sums of all files.
+    """Returns SHA-256, in hex, over the names and checksums of all files.
 
     Raises:
         UserError: the index is missing or damaged.

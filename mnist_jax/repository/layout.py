@@ -149,7 +149,7 @@ def load_version(repository: Path, name: str, number: int) -> Version:
 
 
 def check_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Holds a version's files against `SHA256SUMS`, and that against `manifest.json`.
+    """Compares a version's files with `SHA256SUMS`, and that with `manifest.json`.
 
     Returns:
         The manifest, and the content of every file that has a checksum, by its path in the folder.
