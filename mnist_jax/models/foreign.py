@@ -3,6 +3,7 @@
 Names of ours are those of the safetensors file: `params/conv1/kernel`, `model_state/image_mean`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from mnist_jax.models.foreign_layouts import LAYOUTS, Place, from_torch
 # `model_state/...` that says how images are normalised, which files of others do not hold.
 NORMALISATION = ("model_state/image_mean", "model_state/image_std")
 DECODER = "params/decoder/"  # takes part in training alone
+# Dense layers of ours that read a feature map with the channels first, as PyTorch flattens it and
+# Keras does not, and how many channels that is.
+CHANNELS_FIRST = {("mnist_cnn_v1", "params/dense1/kernel"): 64}
 # What other libraries call the last part of a name.
 LAST_PARTS = {
     "weight": ("kernel", "scale"),
@@ -62,8 +66,8 @@ def place(
         model_id: the network's.
         is_ordered: whether they come in the order of the layers.
         mapping: our name to the file's, or to `{"name": ..., "channels_first": [channels, rows,
-            columns]}` for a dense layer after a flattening with the channels first, where ours has
-            them last. Our names may leave out `params/` and `model_state/`.
+            columns]}` for a dense layer of theirs after a flattening with the channels first. Our
+            names may leave out `params/` and `model_state/`.
 
     Raises:
         UserError: an array is left over, is missing, or has another shape.
@@ -111,7 +115,7 @@ def _find(
 ) -> list[Place]:
     """Returns which array goes where, by the first of: mapping, known layout, names."""
     if mapping is not None:
-        return [_mapped(name, theirs, targets, origin) for name, theirs in mapping.items()]
+        return [_mapped(*entry, targets, origin, model_id) for entry in mapping.items()]
     if origin == "ours":
         return [Place(name, name) for name in arrays if name in targets]
     if (model_id, origin) in LAYOUTS:
@@ -127,10 +131,12 @@ def _find(
                 pairs = zip(places, arrays, strict=True)
                 return [one._replace(theirs=name) for one, name in pairs]
         return places
-    return _by_name(arrays, targets, origin)
+    return _by_name(arrays, targets, origin, model_id)
 
 
-def _mapped(name: str, theirs: Any, targets: Mapping[str, Any], origin: str) -> Place:
+def _mapped(
+    name: str, theirs: Any, targets: Mapping[str, Any], origin: str, model_id: str
+) -> Place:
     known = [f"{prefix}{name}" for prefix in ("", "params/", "model_state/")]
     ours = next((one for one in known if one in targets), None)
     if ours is None:
@@ -143,10 +149,11 @@ def _mapped(name: str, theirs: Any, targets: Mapping[str, Any], origin: str) -> 
             f"the mapping gives {name!r} {theirs!r}; give a name of the file, or "
             '{"name": ..., "channels_first": [channels, rows, columns]}'
         )
-    fit = _fit_of(ours, origin)
     if "channels_first" not in entry:
+        return Place(ours, entry["name"], _fit_of(ours, origin, model_id))
+    fit, shape = _axes_of(ours, origin), entry["channels_first"]
+    if (model_id, ours) in CHANNELS_FIRST:
         return Place(ours, entry["name"], fit)
-    shape = entry["channels_first"]
 
     def reorder(array: np.ndarray) -> np.ndarray:
         array = fit(array)
@@ -162,13 +169,28 @@ def _mapped(name: str, theirs: Any, targets: Mapping[str, Any], origin: str) -> 
     return Place(ours, entry["name"], reorder)
 
 
-def _fit_of(ours: str, origin: str) -> Callable[[np.ndarray], np.ndarray]:
+def _axes_of(ours: str, origin: str) -> Callable[[np.ndarray], np.ndarray]:
     is_turned = origin == "torch" and ours.endswith("kernel")
     return from_torch if is_turned else lambda array: array
 
 
+def _fit_of(ours: str, origin: str, model_id: str) -> Callable[[np.ndarray], np.ndarray]:
+    channels = CHANNELS_FIRST.get((model_id, ours))
+    if origin != "keras" or channels is None:
+        return _axes_of(ours, origin)
+
+    def reorder(array: np.ndarray) -> np.ndarray:
+        side = math.isqrt(len(array) // channels)
+        if array.ndim != 2 or side * side * channels != len(array):
+            return array  # of another network, which its shape says
+        folded = array.reshape(side, side, channels, -1)
+        return folded.transpose(2, 0, 1, 3).reshape(array.shape)
+
+    return reorder
+
+
 def _by_name(
-    arrays: Mapping[str, np.ndarray], targets: Mapping[str, Any], origin: str
+    arrays: Mapping[str, np.ndarray], targets: Mapping[str, Any], origin: str, model_id: str
 ) -> list[Place]:
     """Matches `conv1.weight` or `conv1/kernel:0` with `params/conv1/kernel`."""
     plain = {name.partition("/")[2]: name for name in targets}
@@ -180,7 +202,7 @@ def _by_name(
         options = ("/".join([*parents, name]) for name in (*LAST_PARTS.get(last, ()), last))
         ours = next((plain[name] for name in options if name in plain), None)
         if ours is not None:
-            places.append(Place(ours, theirs, _fit_of(ours, origin)))
+            places.append(Place(ours, theirs, _fit_of(ours, origin, model_id)))
     return places
 
 

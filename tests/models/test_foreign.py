@@ -174,6 +174,41 @@ def test_kernels_of_torch_are_turned_by_name_and_by_order():
         assert placed.params["dense1"]["kernel"][5, 6] == arrays["fc1.weight"][6, 5]
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_cnn_of_keras_flattens_with_the_channels_last(is_mapped):
+    random = np.random.default_rng(0)
+    arrays = {
+        f"{layer}/{layer}/{part}:0": random.standard_normal(shape).astype(np.float32) / size
+        for layer, shape, size in (
+            ("conv1", (3, 3, 1, 32), 3),
+            ("conv2", (3, 3, 32, 64), 17),
+            ("dense1", (9216, 128), 96),
+            ("dense2", (128, 10), 11),
+        )
+        for part, shape in (("kernel", shape), ("bias", shape[-1:]))
+    }
+    names = {name.split("/", 1)[1].removesuffix(":0"): name for name in arrays}
+    placed = place(arrays, origin="keras", mapping=names if is_mapped else None)
+    structure, _, _ = shapes("mnist_cnn_v1")
+    images = random.random((2, 28, 28, 1), np.float32)
+    # The image mean and deviation are the network's own.
+    state = {"image_mean": jnp.float32(0), "image_std": jnp.float32(1)}
+    logits = rebuild(structure, jax.tree.map(jnp.asarray, placed.params), state)(jnp.array(images))
+
+    def dense(x, layer):
+        return x @ arrays[f"{layer}/{layer}/kernel:0"] + arrays[f"{layer}/{layer}/bias:0"]
+
+    x = images
+    for layer in ("conv1", "conv2"):
+        kernel = arrays[f"{layer}/{layer}/kernel:0"]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+        x = np.einsum("nyxcij,ijcf->nyxf", windows, kernel) + arrays[f"{layer}/{layer}/bias:0"]
+        x = np.maximum(x, 0)
+    x = x.reshape(2, 12, 2, 12, 2, 64).max(axis=(2, 4)).reshape(2, -1)  # as Keras's Flatten
+    expected = dense(np.maximum(dense(x, "dense1"), 0), "dense2")
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_a_mapping_says_where_what_goes_and_in_which_order_a_layer_was_flattened():
     arrays = cnn_of_torch()
     mapping = {
@@ -182,8 +217,20 @@ def test_a_mapping_says_where_what_goes_and_in_which_order_a_layer_was_flattened
         for part, other in {"kernel": "weight", "bias": "bias"}.items()
     }
     mapping["dense1/bias"] = "fc1.bias"
-    mapping["dense1/kernel"] = {"name": "fc1.weight", "channels_first": [64, 12, 12]}
-    kernel = place(arrays, mapping=mapping).params["dense1"]["kernel"]
+    # This network has the channels first, as PyTorch has them.
+    for entry in ("fc1.weight", {"name": "fc1.weight", "channels_first": [64, 12, 12]}):
+        placed = place(arrays, mapping=mapping | {"dense1/kernel": entry})
+        np.testing.assert_array_equal(placed.params["dense1"]["kernel"], arrays["fc1.weight"].T)
+    params = {"head": {"kernel": np.zeros((9216, 128), np.float32)}}
+    mapping = {"head/kernel": {"name": "fc1.weight", "channels_first": [64, 12, 12]}}
+    kernel = foreign.place(
+        {"fc1.weight": arrays["fc1.weight"]},
+        params,
+        {},
+        origin="torch",
+        model_id="own.py:Net",
+        mapping=mapping,
+    ).params["head"]["kernel"]
     channel, row, column = 3, 4, 5
     there = arrays["fc1.weight"][7, (channel * 12 + row) * 12 + column]
     assert kernel[(row * 12 + column) * 64 + channel, 7] == there
