@@ -204,7 +204,8 @@ def make_evaluation(
     """Builds the evaluation of all images: scores, as an array on the host."""
     memory_format = LAYOUTS[layout]
     network = NETWORKS[model_id]().eval().to(memory_format=memory_format)
-    forward = torch.compile(network) if compiled else network
+    # For its batch size alone: else it compiles for any from the second size of a process on.
+    forward = torch.compile(network, dynamic=False) if compiled else network
     pixels = torch.tensor(images)[:, None]
 
     def run() -> np.ndarray:

@@ -6,6 +6,7 @@ import jax
 
 from benchmarks import capsule_peers, ours
 from benchmarks.interleaved import OURS, Part
+from benchmarks.peers import FORMS
 from mnist_jax.data import Split
 
 BATCH_SIZES = {
@@ -44,12 +45,7 @@ def _training(model_id: str, is_quick: bool) -> Part:
         f"Training {model_id}, batch {batch_size}, float32, data in memory",
         "images/s",
         len(labels),
-        {
-            OURS: make_ours,
-            "PyTorch": partial(peer, layout="default"),
-            "PyTorch channels_last": partial(peer, layout="channels_last"),
-            "PyTorch channels_last, compiled": partial(peer, layout="channels_last", compiled=True),
-        },
+        {OURS: make_ours, **{name: partial(peer, **form) for name, form in FORMS.items()}},
     )
 
 
@@ -63,17 +59,14 @@ def _evaluation(model_id: str, is_quick: bool) -> Part:
 
     peer = partial(capsule_peers.make_evaluation, model_id, images)
     by_batch = {
-        f"PyTorch{'' if layout == 'default' else ' ' + layout}, batches of {batch}": partial(
-            peer, batch_size=batch, layout=layout
-        )
-        for layout in capsule_peers.LAYOUTS
+        f"{name}, batches of {batch}": partial(peer, batch_size=batch, **form)
+        for name, form in FORMS.items()
         for batch in EVALUATION_BATCHES
     }
-    compiled = partial(peer, batch_size=50, layout="channels_last", compiled=True)
     return Part(
         f"capsule_evaluation_{model_id}",
         f"Evaluating {model_id} on {len(labels):,} images, float32, torch.inference_mode",
         "images/s",
         len(labels),
-        {OURS: make_ours, **by_batch, "PyTorch channels_last, compiled, batches of 50": compiled},
+        {OURS: make_ours, **by_batch},
     )

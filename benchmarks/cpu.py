@@ -40,11 +40,7 @@ def training(is_quick: bool) -> Part:
         len(labels),
         {
             OURS: make_ours,
-            "PyTorch": partial(torch_epoch, layout="default"),
-            "PyTorch channels_last": partial(torch_epoch, layout="channels_last"),
-            "PyTorch channels_last, compiled": partial(
-                torch_epoch, layout="channels_last", compiled=True
-            ),
+            **{name: partial(torch_epoch, **form) for name, form in peers.FORMS.items()},
             "PyTorch, DataLoader": partial(loader, num_workers=0),
         },
     )
@@ -61,23 +57,16 @@ def evaluation(is_quick: bool) -> Part:
 
     peer = partial(peers.make_evaluation, images)
     by_batch = {
-        f"PyTorch{'' if layout == 'default' else ' ' + layout}, batches of {batch}": partial(
-            peer, batch_size=batch, layout=layout
-        )
-        for layout in peers.LAYOUTS
+        f"{name}, batches of {batch}": partial(peer, batch_size=batch, **form)
+        for name, form in peers.FORMS.items()
         for batch in EVALUATION_BATCHES
     }
-    compiled = partial(peer, batch_size=250, layout="channels_last", compiled=True)
     return Part(
         "evaluation",
         f"Evaluating mnist_cnn_v1 on {len(labels):,} images, float32, torch.inference_mode",
         "images/s",
         len(labels),
-        {
-            OURS: make_ours,
-            **by_batch,
-            "PyTorch channels_last, compiled, batches of 250": compiled,
-        },
+        {OURS: make_ours, **by_batch},
     )
 
 

@@ -1,6 +1,7 @@
 """The peer: the same network in PyTorch, trained and evaluated as people do it there."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.ours import MEAN, STD
 
 LAYOUTS = {"default": torch.contiguous_format, "channels_last": torch.channels_last}
+FORMS: dict[str, dict[str, Any]] = {
+    "PyTorch": {"layout": "default"},
+    "PyTorch channels_last": {"layout": "channels_last"},
+    "PyTorch channels_last, compiled": {"layout": "channels_last", "compiled": True},
+}
 
 
 class TorchCNN(torch.nn.Module):
@@ -156,7 +162,8 @@ def make_evaluation(
     """Builds the evaluation of all images: probabilities, as an array on the host."""
     memory_format, place = LAYOUTS[layout], device()
     network = TorchCNN().eval().to(place, memory_format=memory_format)
-    forward = torch.compile(network) if compiled else network
+    # For its batch size alone: else it compiles for any from the second size of a process on.
+    forward = torch.compile(network, dynamic=False) if compiled else network
     pixels = torch.tensor(images, device=place)[:, None]
 
     def run() -> np.ndarray:
