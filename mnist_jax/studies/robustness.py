@@ -170,7 +170,7 @@ def _act(options: argparse.Namespace) -> int:
         images, labels = (array[: options.num_images] for array in test)
         figures = {
             "model_id": own_code.short_name(config["model_id"]),
-            "dataset_id": config["dataset_id"],
+            "dataset_id": dataset.dataset_id,
             "image_side": dataset.image_side,
             "num_parameters": num_exported_parameters(trained.params),
             "epochs": None if "imported" in run else len(read_history(run_dir)["epochs"]),
