@@ -365,7 +365,7 @@ def test_of_two_installations_the_second_waits_and_finds_all_there(checkout, tmp
     calls, end, pip = (tmp_path / name for name in ("calls", "end", "python3"))
     pip.write_text(WAITING_PIP.format(python=sys.executable, calls=calls, end=end))
     pip.chmod(0o755)
-    found = f"import os; print('base' if os.path.exists({str(end)!r}) else '')"
+    found = f"import os; print('base\\ncuda' if os.path.exists({str(end)!r}) else '')"
     (root / "scripts" / "installed").write_text(found)
 
     def install():
