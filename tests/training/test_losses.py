@@ -71,6 +71,18 @@ def test_a_loss_that_does_not_fit_is_refused_with_the_remedy():
         losses.check_fit("mse", "mnist_capsule_v1", "capsules", 10)
 
 
+@pytest.mark.parametrize("num_classes", [2, 256, 300])
+def test_a_loss_of_one_s_own_is_tried_on_the_classes_of_the_data(num_classes, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"import jax.numpy as jnp\nWEIGHTS = jnp.ones((1, {num_classes}))\n"
+        "def loss(logits, labels): return ((logits * WEIGHTS).sum(1) + labels).astype('float32')\n"
+    )
+    losses.check_fit(f"{path}:loss", "mnist_cnn_v1", "logits", num_classes)
+    with pytest.raises(UserError, match=rf"fails on logits \[2, {num_classes + 1}\]"):
+        losses.check_fit(f"{path}:loss", "mnist_cnn_v1", "logits", num_classes + 1)
+
+
 CAPSULES = arrays(np.float32, (4, 10, 3), elements=st.floats(-1, 1, width=32))
 LABELS = arrays(np.uint8, 4, elements=st.integers(0, 9))
 

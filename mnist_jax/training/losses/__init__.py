@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from mnist_jax.errors import UserError, first_line
@@ -61,8 +62,9 @@ def _check_losses(
 ) -> None:
     """Tries a loss of the user's own on two examples."""
     shape = (2, num_classes) if taken == "logits" else (2, num_classes, 4)
+    labels = np.array([0, num_classes - 1], np.uint8 if num_classes <= 256 else np.uint16)
     try:
-        found = criterion(jnp.full(shape, 0.5), jnp.array([0, num_classes - 1], jnp.uint8))
+        found = criterion(jnp.full(shape, 0.5), jnp.asarray(labels))
     except Exception as error:  # the user's code can raise anything
         raise UserError(
             f"{criterion_id} fails on {taken} {list(shape)} and two labels "
