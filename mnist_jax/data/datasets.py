@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_jax.data import arrays, own, report
+from mnist_jax.data import arrays, own
 from mnist_jax.data.arrays import Split
 from mnist_jax.data.published import PUBLISHED, VERSION, Published
 from mnist_jax.data.report import DataReport
@@ -140,7 +140,7 @@ def prepare_own(
         image_std=made.image_std,
         image_side=made.image_side,
         num_channels=made.channels,
-        num_leaks=report.leaks(found),
+        num_leaks=found["leaks"],
     )
     return dataset, found
 

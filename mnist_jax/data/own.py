@@ -19,7 +19,7 @@ from mnist_jax.data.decoding import Decoded, Decoders
 from mnist_jax.data.readers.listing import Listing, Part, label_indices
 from mnist_jax.errors import UserError, printable
 
-VERSION = 1  # of what is made of pictures; a change of any rule raises it
+VERSION = 2  # of what is made of pictures; a change of any rule raises it
 MIN_SIDE, MAX_SIDE = 16, 128
 _SAMPLE = 256  # pictures that the usual size is taken from
 Progress = Callable[[int, int], None]  # pictures done, pictures in all

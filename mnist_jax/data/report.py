@@ -7,7 +7,7 @@ looked for in train and validation alone.
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
@@ -46,7 +46,7 @@ class DataReport(TypedDict):
     unreadable: Found  # name and reason
     duplicates_within: dict[str, Found]  # by split: copies beyond the first, with the first
     duplicates_across: dict[str, Found]  # `train-test`: pictures of the second that the first has
-    leaks: NotRequired[int]  # test pictures that train or validation has; absent in older reports
+    leaks: int  # test pictures that are, to the last level, in train or validation as well
     near_duplicates: Found  # other levels, the same edges: pairs of names, in any splits
     two_labels: Found  # the same picture under two labels, within train and validation
     absent_classes: dict[str, list[str]]  # by split
@@ -127,14 +127,6 @@ def data_report(
         },
         dropped=dropped or {},
     )
-
-
-def leaks(report: DataReport) -> int:
-    """Returns how many test pictures are, to the last level, in train or validation as well."""
-    if "leaks" in report:
-        return report["leaks"]
-    across = report["duplicates_across"]  # where both have a picture, it counts twice
-    return sum(found["count"] for pair, found in across.items() if pair.endswith("-test"))
 
 
 def _leaks(facts: dict[str, Facts]) -> int:

@@ -1,7 +1,7 @@
 """A folder of classes: `CLASS/*`, or `train/CLASS/*` with `val` and `test` beside it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mnist_jax.data.decoding import CHUNK
@@ -52,15 +52,20 @@ def read(root: Path) -> Listing:
     return Listing(kind, {s: p for s, p in parts.items() if p.names}, names, tuple(refused))
 
 
-def refuse_linked_splits(root: Path) -> None:
+def refuse_linked_splits(root: Path, follows: Callable[[Path], bool] = lambda _: False) -> None:
     """Refuses a link with the name of a split: without it, another split would take its place.
+
+    Args:
+        root: the folder of the pictures.
+        follows: whether the reader follows such a link.
 
     Raises:
         UserError: there is one.
     """
     for entry in entries(root):
-        if entry.name.lower() in SPLIT_NAMES and entry.is_symlink():
-            problem = f"has a link for {entry.name}, and links to folders are not followed"
+        is_split = entry.name.lower() in SPLIT_NAMES and entry.is_symlink()
+        if is_split and not os.path.isfile(entry.path) and not follows(Path(entry.path)):
+            problem = f"has a link for {entry.name}, which is not followed"
             raise wrong(root, problem, "put the folder itself there")
 
 

@@ -26,14 +26,14 @@ def read(root: Path) -> Listing:
     Raises:
         UserError: a table is not UTF-8, not CSV or JSON, lacks a column, names a file twice or one
             outside the folder, or has labels or groups for some pictures alone; or a split is a
-            link.
+            link out of the folder.
     """
-    refuse_linked_splits(root)
+    is_inside = _inside_of(root)
+    refuse_linked_splits(root, is_inside)
     rows: dict[str, list[tuple[str, str, str | None]]] = {}
     refused: list[tuple[str, str]] = []
     seen: set[str] = set()
     has_split = set()
-    is_inside = _inside_of(root)
     for table in tables(root):
         folder_split = SPLIT_NAMES.get(table.parent.name) if table.parent != root else None
         for line, row in _rows(table):
