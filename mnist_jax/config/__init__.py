@@ -269,8 +269,9 @@ def _between_keys(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     rule = "28 with augment_id byerly, whose turns and squeezes are made for that size"
     is_byerly = config["augment_id"] == "byerly"
     yield side in (0, 28) or not is_byerly, "image_side", rule
-    for name in (name for name in config if name.startswith("augment_") and name != "augment_id"):
-        yield not (is_byerly and config[name]), name, "0 or false with augment_id byerly"
+    for name in ("flip", "cutout_px", "brightness", "contrast", "saturation"):
+        value, rule = config[f"augment_{name}"], "0 or false with augment_id byerly"
+        yield not (is_byerly and value), f"augment_{name}", rule
     num_processes = config["num_processes"]
     has_address = ADDRESS.fullmatch(config["coordinator"]) is not None
     rule = "from 2 to 100000 with coordinator=HOST:PORT, else 1"

@@ -143,6 +143,7 @@ def parse(
         if key.rule.is_path and isinstance(settings.get(key.name), str):
             settings[key.name] = expand_home(settings[key.name], key.name)
     validate(settings)
+    _check_effect(settings)
     for key in KEYS:
         _check_file(key.name, settings[key.name])
     settings["class_weights"] = class_weights.inlined(settings["class_weights"])
@@ -151,6 +152,17 @@ def parse(
         prefix += "output" if prefix.endswith("/") else ""
         settings["output_dir"] = f"{prefix}_{now:%Y%m%d_%H%M%S}"
     return MappingProxyType(settings)
+
+
+def _check_effect(settings: Mapping[str, Any]) -> None:
+    """Refuses what has no effect, which runs of earlier versions may hold.
+
+    Raises:
+        UserError: an amount that the augmentation does not take.
+    """
+    for key in ("augment_shift_px", "augment_rotation_degrees"):
+        if settings["augment_id"] == "byerly" and settings[key]:
+            raise UserError(f"{key} is {settings[key]}, but must be 0 with augment_id byerly")
 
 
 def _take_out(arguments: list[str]) -> tuple[str | None, dict[str, Any], list[str]]:
