@@ -16,7 +16,7 @@ LOGGER = logging.getLogger("mnist_jax")
 def to_file(path: Path) -> Iterator[None]:
     """Appends everything logged, from debug level up, to `path`.
 
-    A program that calls this one hears what its own levels let through, as before.
+    The root's handlers, of a program that calls this one, hear what its levels let through.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _FileHandler(path, encoding="utf-8")
@@ -62,8 +62,9 @@ class _ToTheCaller(logging.Handler):
     """Passes records on to the handlers of the program around."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Passes one on."""
-        logging.getLogger().callHandlers(record)
+        """Passes one on, where there are any."""
+        if logging.root.handlers:
+            logging.root.callHandlers(record)
 
 
 class _Formatter(logging.Formatter):

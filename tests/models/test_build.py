@@ -72,7 +72,7 @@ FAULTY_NETWORKS = {
         changed("self.dense =", "self.drop = nnx.Dropout(0.5)\n        self.dense =").replace(
             OUT, OUT.replace("return ", "return self.drop(") + ")"
         ),
-        "Net fails in training on images .*though not in evaluation; fix what model.train",
+        "Net fails in training on images .*fix it, or what model.train.. switches",
     ),
     "a pair in training": (
         changed("self.dense =", "self.drop = nnx.Dropout(0)\n        self.dense =").replace(
@@ -80,7 +80,7 @@ FAULTY_NETWORKS = {
             OUT.replace("return ", "x = ") + "\n        return "
             "x if self.drop.deterministic else (x, x)",
         ),
-        "Net returns tuple in training for 64 images, but must return logits as in evaluation",
+        "Net returns tuple in training for 64 images, but must return logits, as in evaluation",
     ),
     "draws another shape": (
         NETWORK + "\n    def reconstruct(self, outputs, labels): return outputs",
