@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_jax import command
-from mnist_jax.errors import UserError
+from mnist_jax.errors import UserError, first_line
 from mnist_jax.files import read_json, sha256
 from mnist_jax.release import inputs, runtimes
 from mnist_jax.repository import layout, sign
@@ -103,12 +103,18 @@ def _check_run(run_dir: Path, public_key: Path | None) -> str:
             "publish it with scripts/publish --sign KEY, or leave the key out"
         )
     release = read_json(run_dir / paths.RELEASE)
-    files = (release["verification"] or {"files": {}})["files"].values()
-    for entry in files:
-        path = run_dir / entry["path"]
-        if not path.is_file() or sha256(path) != entry["sha256"]:
+    try:
+        verdict = release["verdict"]
+        files = (release["verification"] or {"files": {}})["files"].values()
+        expected = [(run_dir / entry["path"], entry["sha256"]) for entry in files]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run_dir / paths.RELEASE} is not what a run writes ({first_line(error)}); run again"
+        ) from error
+    for path, digest in expected:
+        if not path.is_file() or sha256(path) != digest:
             raise UserError(f"{path} is not what was verified; run scripts/export {run_dir} again")
-    return f"{run_dir}: {release['verdict']}, {len(files)} exported files"
+    return f"{run_dir}: {verdict}, {len(expected)} exported files"
 
 
 def _check_version(folder: Path, public_key: Path | None) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +29,12 @@ def load(reference: str, key: str) -> Any:
         UserError: the file or module is missing, fails when it is loaded, or holds no such name.
     """
     place, _, name = reference.rpartition(":")
-    path = Path(place).expanduser() if place.endswith(".py") else None
-    if path is not None and not path.is_file():
+    path = os.path.expanduser(place)
+    if place.endswith(".py") and not os.path.isfile(path):
         raise UserError(f"{key} names {place}, which is not a file; give its path")
     try:
-        module = importlib.import_module(place) if path is None else _load_file(path.absolute())
+        is_file = place.endswith(".py")
+        module = _load_file(Path(path).absolute()) if is_file else importlib.import_module(place)
     except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(
             f"{key} names {place}, which cannot be loaded ({first_line(error)}); fix it there"

@@ -106,6 +106,15 @@ def test_a_run_beside_it_does_not_hide_a_changed_version(signed, keys, place, pa
         assert any("digits/1" in line for line in capfd.readouterr().err.splitlines())
 
 
+@pytest.mark.parametrize("release", [{}, [], {"verdict": "released", "verification": [3]}])
+def test_a_damaged_run_beside_it_does_not_hide_a_changed_version(signed, release, capfd):
+    write_json(signed / "logs" / "release.json", release)
+    (signed / "digits" / "1" / "model.onnx").write_bytes(b"another")
+    assert audit.main([str(signed)]) == 1
+    said = capfd.readouterr().err
+    assert "release.json is not what a run writes" in said and "digits/1" in said
+
+
 @pytest.mark.parametrize("place", ["", "digits"])
 def test_a_run_in_a_signed_repository_is_refused(signed, keys, place, capfd):
     """Every version is as it was signed, but who serves the folder would serve the run."""

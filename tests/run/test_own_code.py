@@ -36,6 +36,7 @@ def test_home_is_written_out(file, monkeypatch):
     ("text", "reference", "message"),
     [
         (None, "{file}:Network", r"criterion_id names .*gone.py, which is not a file; give its"),
+        (None, "~nobody-of-that-name/x.py:Network", "x.py, which is not a file; give its path"),
         ("open('no/table')", "{file}:Network", r"cannot be loaded \(FileNotFoundError: .*no/table"),
         ("1 / 0", "{file}:Network", r"cannot be loaded \(ZeroDivisionError: division by zero\)"),
         ("def (", "{file}:Network", r"cannot be loaded \(SyntaxError: invalid syntax"),
