@@ -197,18 +197,16 @@ class Models:
         return Model(versions, champion, problem)
 
     def _refresh_version(self, name: str, number: int, mark: Any, before: Loaded | None) -> Loaded:
-        now = time.monotonic()
         if before is not None and before.mark == mark:
-            is_due = before.reason and now >= before.failed_at + RETRY_S
+            is_due = before.reason and time.monotonic() >= before.failed_at + RETRY_S
             if not is_due:
                 return before
         try:
             return self._load(name, number, mark)
         except Exception as error:  # whatever is wrong with one file, the others are served
             reason = str(error) if isinstance(error, UserError) else first_line(error)
-            if before is not None and before.batcher is not None:
-                return replace(before, mark=mark, reason=reason, failed_at=now)
-            return Loaded(mark, reason=reason, failed_at=now)
+            failed = before if before is not None and before.batcher is not None else Loaded(mark)
+            return replace(failed, mark=mark, reason=reason, failed_at=time.monotonic())
 
     def _load(self, name: str, number: int, mark: Any) -> Loaded:
         """Loads a version, and has it score a blank image, which makes the first request quick."""

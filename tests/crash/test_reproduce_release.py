@@ -1,5 +1,6 @@
 """The same configuration gives the same bytes: elsewhere, for another user, and by command."""
 
+import os
 import shutil
 import subprocess
 
@@ -120,10 +121,15 @@ def test_by_how_much_a_refused_model_is_too_slow_may_differ():
     assert without_times(one) != without_times({"reasons": one["reasons"][:1]})
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_repository_around_an_installed_package_is_not_its_source(tmp_path, monkeypatch):
     file = tmp_path / "environment.py"
     file.touch()
     monkeypatch.setattr(environment, "__file__", str(file))
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # of a hook, which would lead to another repository
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
     def git(*arguments):
         command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
