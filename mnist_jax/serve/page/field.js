@@ -132,6 +132,7 @@ export class Field {
       if (this.isDrawing) this.#extend(this.#pen);
     } else if (event.key === " ") {
       this.#pen ??= [FIELD_PX / 2, FIELD_PX / 2];
+      if (event.repeat) return event.preventDefault(); // held down, it is pressed once
       if (this.isDrawing) this.#lift();
       else this.#start(this.#pen);
     } else {

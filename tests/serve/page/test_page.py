@@ -171,7 +171,11 @@ def test_it_can_be_drawn_on_with_the_keyboard(page, score):
     page.press(TAB)
     while page.script("return document.activeElement.id") != "field":
         page.press(TAB)
-    page.press(*UP * 8, *LEFT * 5, SPACE, *RIGHT * 9, *DOWN * 16, SPACE)
+    page.press(*UP * 8, *LEFT * 5, SPACE)
+    page.script(  # held down
+        "field.dispatchEvent(new KeyboardEvent('keydown', {key: ' ', repeat: true}))"
+    )
+    page.press(*RIGHT * 9, *DOWN * 16, SPACE)
     corner, start, end = [180, 60], [90, 60], [180, 220]
     image = preprocess.image_of_strokes([[start, corner, end]])
     page.wait(lambda: np.array_equal(page.seen(), image))
