@@ -95,11 +95,11 @@ export class Field {
   }
 
   #start(point) {
-    this.isDrawing = true;
     if (this.#picture) {
       this.#picture = null;
       this.#redraw();
     }
+    this.isDrawing = true;
     this.#strokes.push([]);
     this.#extend(point);
   }

@@ -28,6 +28,15 @@ def page(browser, server):
     assert browser.complaints() == []
 
 
+@pytest.fixture
+def picture(tmp_path):
+    """The file of a picture of a one."""
+    levels = np.full((60, 40), 255, np.uint8)
+    levels[10:50, 18:22] = 0
+    Image.fromarray(levels).save(tmp_path / "one.png")
+    return tmp_path / "one.png"
+
+
 @pytest.fixture(scope="module")
 def score(models):
     """Scores of an image by ONNX Runtime itself: `score(image, version)`."""
@@ -90,6 +99,13 @@ def test_a_file_that_is_no_picture_is_refused(page, tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     page.upload(tmp_path / "text.png")
     page.wait(lambda: page.text("said") == "This browser cannot open that file as a picture.")
+
+
+def test_a_stroke_takes_the_place_of_a_picture(page, picture):
+    page.upload(picture)
+    page.wait(lambda: page.text("said"))
+    image = preprocess.image_of_strokes(page.draw(SEVEN))
+    page.wait(lambda: np.array_equal(page.seen(), image))
 
 
 @pytest.mark.parametrize("size", [(90, 70), (1100, 900)])
