@@ -18,6 +18,7 @@ export class Field {
   #picture = null;
   #pen = null; // where the keyboard's is, once it was used
   #held = new Set();
+  #turn = 0; // goes up with every change, after which a picture that was being read comes too late
   isDrawing = false;
   isForDrawing = true; // else it shows pictures alone
 
@@ -64,8 +65,23 @@ export class Field {
     this.#redraw();
   }
 
-  /** Puts a picture in place of what is drawn. */
+  /** Puts a picture in place of what is drawn, unless the field changes while it is read. */
   async open(file) {
+    const turn = ++this.#turn;
+    await new Promise((resume) => requestAnimationFrame(() => setTimeout(resume))); // a wait is seen
+    let picture;
+    try {
+      picture = await this.#read(file);
+    } catch (error) {
+      if (turn === this.#turn) throw error;
+    }
+    if (turn !== this.#turn) return;
+    this.#strokes = [];
+    this.#picture = picture;
+    this.#redraw();
+  }
+
+  async #read(file) {
     let bitmap;
     try {
       bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
@@ -75,10 +91,7 @@ export class Field {
     if (!this.isForDrawing && bitmap.width * bitmap.height > MOST_PIXELS) {
       throw new Error(`This picture has more than ${MOST_PIXELS / 1e6} million pixels.`);
     }
-    const ink = this.isForDrawing ? inkOfBlocks(await blocksOf(bitmap)) : null;
-    this.#strokes = [];
-    this.#picture = { bitmap, ink };
-    this.#redraw();
+    return { bitmap, ink: this.isForDrawing ? inkOfBlocks(await blocksOf(bitmap)) : null };
   }
 
   #begin(event) {
@@ -95,6 +108,7 @@ export class Field {
   }
 
   #start(point) {
+    this.#turn++;
     if (this.#picture) {
       this.#picture = null;
       this.#redraw();
@@ -156,6 +170,7 @@ export class Field {
   }
 
   #redraw() {
+    this.#turn++;
     this.isDrawing = false;
     this.#ink = new Ink(FIELD_PX, FIELD_PX);
     for (const stroke of this.#strokes) {

@@ -279,7 +279,6 @@ function showProgress(loaded, total) {
 async function open(file) {
   if (!file) return;
   showState("reading the picture");
-  await new Promise((resume) => requestAnimationFrame(() => setTimeout(resume))); // it is seen
   try {
     await field.open(file);
   } catch (error) {

@@ -108,6 +108,27 @@ def test_a_stroke_takes_the_place_of_a_picture(page, picture):
     page.wait(lambda: np.array_equal(page.seen(), image))
 
 
+@pytest.mark.parametrize("newer", ["stroke", "nothing"])
+def test_a_picture_that_takes_long_gives_way_to_what_is_newer(page, picture, newer):
+    page.script(
+        "const make = createImageBitmap; window.createImageBitmap = async (...given) => {"
+        "const made = await make(...given);"
+        "await new Promise(resume => { window.release = resume; }); return made; }"
+    )
+    page.upload(picture)
+    page.wait(lambda: page.script("return Boolean(window.release)"))
+    image = np.zeros((28, 28), np.uint8)
+    if newer == "stroke":
+        image = preprocess.image_of_strokes(page.draw(SEVEN))
+    else:
+        page.clear()
+    page.script(  # and waits as long as reading and showing the picture would take
+        "release(); return new Promise(done => setTimeout(() => setTimeout("
+        "() => requestAnimationFrame(() => requestAnimationFrame(done)))))"
+    )
+    np.testing.assert_array_equal(page.seen(), image)
+
+
 @pytest.mark.parametrize("size", [(90, 70), (1100, 900)])
 def test_a_picture_is_seen_as_in_python(page, score, tmp_path, size):
     width, height = size
