@@ -209,15 +209,19 @@ function offerVersions({ champion, versions }) {
 
 async function chooseVersion() {
   labels = [];
+  say("");
   get("latency").textContent = "loading the model";
   const chosen = [get("model").value, get("version").value];
+  const isChosen = () => chosen[0] === get("model").value && chosen[1] === get("version").value;
   let found;
   try {
-    found = await scorer.describe(...chosen, showProgress);
+    found = await scorer.describe(...chosen, (...sizes) => isChosen() && showProgress(...sizes));
+  } catch (error) {
+    if (isChosen()) throw error;
   } finally {
-    get("latency").textContent = "";
+    if (isChosen()) get("latency").textContent = "";
   }
-  if (chosen[0] !== get("model").value || chosen[1] !== get("version").value) return;
+  if (!isChosen()) return;
   ({ labels, side, channels, preparation } = found);
   setKind();
   rows = labels.map((label) => {

@@ -162,6 +162,46 @@ def host(tmp_path):
         thread.join()
 
 
+# In place of the runtime: its models are of any bytes, and say 3.
+ANY_RUNTIME = """
+export const env = { wasm: {} };
+export class Tensor {}
+const scores = { data: Float32Array.from({ length: 10 }, (_, i) => Number(i === 3)) };
+export const InferenceSession = { create: async () => ({ run: async () => ({ scores }) }) };
+"""
+# The second version's model comes as the test gives it: `download`.
+HOLD = """
+const real = fetch;
+window.fetch = (address, ...rest) => {
+  if (!address.includes('/2/')) return real(address, ...rest);
+  const start = (controller) => { window.download = controller; };
+  return Promise.resolve(new Response(new ReadableStream({ start })));
+};
+"""
+
+
+def test_a_model_that_is_not_waited_for_any_more_changes_nothing(
+    browser, repository, trusted, host, tmp_path
+):
+    assert build(repository, "--output", tmp_path / "host") == 0
+    runtime = tmp_path / "host" / "onnxruntime" / demo.RUNTIME[next(iter(demo.RUNTIME))]
+    runtime.write_text(ANY_RUNTIME)
+    browser.open(f"{host}/")
+    browser.draw([[[140, 60], [140, 220]]])
+    browser.script(HOLD)
+    for end in ("error", "close"):
+        browser.script("window.download = null")
+        browser.choose("version", "2")
+        browser.wait(lambda: browser.script("return Boolean(download)"))
+        browser.choose("version", "1, champion")
+        browser.wait(lambda: browser.text("latency").startswith("digits, version 1: "))
+        for event in ("enqueue(new Uint8Array(1e6))", f"{end}()"):
+            browser.script(f"download.{event}; return new Promise(done => setTimeout(done))")
+            assert browser.text("latency").startswith("digits, version 1: ")
+            assert browser.text("answer") == "3"
+            assert not browser.script("return retry.checkVisibility()")
+
+
 @pytest.mark.network
 def test_the_site_gives_the_scores_of_the_server(
     browser, repository, serve, host, strokes, tmp_path
