@@ -38,6 +38,7 @@ let [channels, side] = [1, IMAGE_PX]; // of the images it takes
 let preparation = INK; // how a picture becomes one
 let rows = []; // of the table of scores, in the order of the labels
 let answer = null; // what the last scores said, in words
+let reached = []; // what the last reading came to, as it stands in the answer's place
 let isBehind = false;
 let isReading = false;
 let retry = null; // what failed last, to be tried again
@@ -73,12 +74,12 @@ async function readOnce() {
   } catch (error) {
     showSeen(new Uint8Array(side * side * channels));
     if (!(error instanceof NoInkError)) throw error;
-    if (!field.isEmpty) throw wrongInput("No ink stands out in this picture.");
+    if (labels.length && !field.isEmpty) throw wrongInput("No ink stands out in this picture.");
     return showScores(null);
   }
   showSeen(image);
   const asked = labels;
-  if (!asked.length) return; // no model is chosen yet
+  if (!asked.length) return showScores(null); // no model is there yet
   const name = get("model").value;
   const input = modelInput(inPlanes(image, channels));
   const sizes = [channels, side, side];
@@ -94,7 +95,7 @@ async function readOnce() {
   showScores(scores);
   if (field.isDrawing || isBehind) return;
   if (preparation === INK && labels.every((label) => /^[0-9]$/.test(label)) && holdsSeveral(field.ink)) {
-    showState("one digit at a time");
+    showAnswer("one digit at a time");
     say("This looks like several digits. Draw or show one digit at a time.", true);
   } else {
     say(answer);
@@ -114,17 +115,21 @@ function wrongInput(message) {
 
 /** Says what is wrong, and offers to try again where that can help. */
 function fail(error, action = null) {
-  showState(action ? "no answer" : "nothing to read");
-  say(error.message, true);
-  retry = action;
-  get("retry").hidden = !action;
+  showAnswer(action ? "no answer" : "nothing to read");
+  say(error.message, true, action);
 }
 
-/** Shows in the answer's place, in words, what is happening. */
-function showState(text) {
+/** Shows in the answer's place what a reading came to: a class and which else it may be, or words. */
+function showAnswer(...parts) {
+  reached = parts;
+  showState(...parts);
+}
+
+/** Shows something there for a while. */
+function showState(text, style = "none", second = "") {
   get("answer").textContent = text;
-  get("answer").className = "none";
-  get("second").textContent = "";
+  get("answer").className = style;
+  get("second").textContent = second;
 }
 
 function showSeen(image) {
@@ -152,11 +157,11 @@ function showScores(scores) {
     row.cells[2].textContent = scores ? scores[i].toFixed(3) : "";
     row.cells[2].title = scores ? scores[i] : "";
   });
-  get("answer").textContent = scores ? labels[first] : labels.length ? "nothing yet" : "loading";
-  get("answer").className = scores ? sizeOf(labels[first]) : "none";
-  get("second").textContent = scores && scores[second] >= 0.1 ? `or ${labels[second]}` : "";
+  const isClose = scores?.[second] >= 0.1;
+  if (scores) showAnswer(labels[first], sizeOf(labels[first]), isClose ? `or ${labels[second]}` : "");
+  else showAnswer(labels.length ? "nothing yet" : retry ? "no answer" : "loading");
   const told = (i) => `${labels[i]}, score ${scores[i].toFixed(3)}`;
-  answer = scores && `${told(first)}${scores[second] >= 0.1 ? `; or ${told(second)}` : ""}`;
+  answer = scores && `${told(first)}${isClose ? `; or ${told(second)}` : ""}`;
 }
 
 /** Returns the style in which a class's name fills the answer's square. */
@@ -165,11 +170,11 @@ function sizeOf(label) {
   return length <= 1 ? "" : length <= 12 ? "word" : "word long";
 }
 
-/** Says something on the page, and to those who listen to it. */
-function say(text, isWrong = false) {
+/** Says something on the page, and to those who listen to it, and offers to do again what failed. */
+function say(text, isWrong = false, action = null) {
   get("said").classList.toggle("wrong", isWrong);
-  retry = null;
-  get("retry").hidden = true;
+  retry = action;
+  get("retry").hidden = !action;
   get("said").textContent = "";
   requestAnimationFrame(() => (get("said").textContent = text)); // a repeated text is heard again
 }
@@ -286,14 +291,14 @@ async function open(file) {
   try {
     await field.open(file);
   } catch (error) {
-    throw wrongInput(error.message);
+    showState(...reached); // the field is as it was
+    say(error.message, true, retry);
   }
 }
 
 /** Does something; where it fails, says so, and offers to do it again. */
 const orSay = (action) => {
-  const run = (event) =>
-    action(event).catch((error) => fail(error, error.isInput ? null : () => run(event)));
+  const run = (event) => action(event).catch((error) => fail(error, () => run(event)));
   return run;
 };
 

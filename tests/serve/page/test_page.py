@@ -96,9 +96,27 @@ def test_a_picture_without_ink_is_refused(page, tmp_path):
 
 
 def test_a_file_that_is_no_picture_is_refused(page, tmp_path):
+    page.draw(SEVEN)
+    answer, scores = page.text("answer"), page.scores()
     (tmp_path / "text.png").write_text("not a picture")
     page.upload(tmp_path / "text.png")
     page.wait(lambda: page.text("said") == "This browser cannot open that file as a picture.")
+    assert page.text("answer") == answer  # as the drawing is still there
+    np.testing.assert_array_equal(page.scores(), scores)
+
+
+def test_what_is_opened_where_no_model_is_leaves_the_reason(page, picture, tmp_path):
+    page.script("window.fetch = async () => { throw new Error(); }")
+    page.choose("version", "2")
+    page.wait(lambda: page.script("return retry.checkVisibility()"))
+    page.upload(picture)
+    page.wait(lambda: page.seen().any())
+    assert page.text("answer") == "no answer"
+    (tmp_path / "text.png").write_text("not a picture")
+    page.upload(tmp_path / "text.png")
+    page.wait(lambda: page.text("said") == "This browser cannot open that file as a picture.")
+    assert page.text("answer") == "no answer"
+    assert page.script("return retry.checkVisibility()")
 
 
 def test_a_stroke_takes_the_place_of_a_picture(page, picture):
