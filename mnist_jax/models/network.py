@@ -142,7 +142,8 @@ def call_in_training(
             f"{name} fails in training on images {images.shape} ({first_line(error)}); fix it, or "
             "what model.train() switches in it"
         ) from error
-    shape, num_axes = getattr(outputs, "shape", ()), 2 if structure.outputs == "logits" else 3
+    shape: tuple[int, ...] = getattr(outputs, "shape", ())
+    num_axes = 2 if structure.outputs == "logits" else 3
     if len(shape) != num_axes or shape[0] != images.shape[0]:
         raise UserError(
             f"{name} returns {shape or type(outputs).__name__} in training for "
