@@ -4,8 +4,8 @@ The same as `scripts/train --model-id mnist_capsule_v1 --epochs 20 --criterion-i
 --max-model-size-mb 30`.
 
 Command:  scripts/train --config=configs/mnist_capsule_fast_v1.py
-Cost:     about 420 s on two CPU cores for each of 20 epochs
-Result:   the test accuracy over seeds is not yet measured; the paper has 0.9975, trained longer
+Cost:     about 8,800 s on two CPU cores without AVX-512
+Result:   test accuracy 0.9942 (one seed; not measured over seeds); the paper has 0.9975
 """
 
 from ml_collections import ConfigDict
