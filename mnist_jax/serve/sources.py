@@ -52,7 +52,7 @@ class Repository:
             for number, mark in known.items()
             if number not in numbers and not _is_gone(folder / str(number) / layout.SUMS)
         }
-        if kept and champion is None:
+        if kept and not numbers and champion is None:
             problem = f"{folder} cannot be read; check its disk, and who may read it"
         marks = {number: _mark(folder / str(number)) for number in numbers}
         return Listing(dict(sorted((kept | marks).items())), champion, problem)
