@@ -180,8 +180,8 @@ def _fit_of(ours: str, origin: str, model_id: str) -> Callable[[np.ndarray], np.
         return _axes_of(ours, origin)
 
     def reorder(array: np.ndarray) -> np.ndarray:
-        side = math.isqrt(len(array) // channels)
-        if array.ndim != 2 or side * side * channels != len(array):
+        side = math.isqrt(len(array) // channels) if array.ndim == 2 else 0
+        if side == 0 or side * side * channels != len(array):
             return array  # of another network, which its shape says
         folded = array.reshape(side, side, channels, -1)
         return folded.transpose(2, 0, 1, 3).reshape(array.shape)

@@ -29,11 +29,10 @@ def load(reference: str, key: str) -> Any:
         UserError: the file or module is missing, fails when it is loaded, or holds no such name.
     """
     place, _, name = reference.rpartition(":")
-    path = os.path.expanduser(place)
-    if place.endswith(".py") and not os.path.isfile(path):
+    path, is_file = os.path.expanduser(place), place.endswith(".py")
+    if is_file and not os.path.isfile(path):
         raise UserError(f"{key} names {place}, which is not a file; give its path")
     try:
-        is_file = place.endswith(".py")
         module = _load_file(Path(path).absolute()) if is_file else importlib.import_module(place)
     except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise UserError(

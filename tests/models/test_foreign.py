@@ -209,6 +209,18 @@ def test_a_cnn_of_keras_flattens_with_the_channels_last(is_mapped):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("shape", [(), (9216,), (0, 128), (9215, 128)])
+def test_a_dense_layer_of_keras_of_another_shape_is_named(shape):
+    _, params, _ = shapes("mnist_cnn_v1")
+    arrays = {
+        f"{layer}/{part}": np.zeros(leaf.shape, np.float32)
+        for layer, leaves in params.items()
+        for part, leaf in leaves.items()
+    }
+    with pytest.raises(UserError, match="dense1/kernel has the shape"):
+        place(arrays | {"dense1/kernel": np.zeros(shape, np.float32)}, origin="keras")
+
+
 def test_a_mapping_says_where_what_goes_and_in_which_order_a_layer_was_flattened():
     arrays = cnn_of_torch()
     mapping = {
